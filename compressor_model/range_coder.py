@@ -1,0 +1,126 @@
+"""The paper's literal coder: each segment through a range coder with the byte LM's frequencies.
+
+The context runs on inside a segment and starts anew in the next, so a segment's symbols are a function of its
+bytes alone: they are cached (about 98 % of segments are hits on source code). Symbols are the first
+max(1, ceil(I / bits)) groups of `bits` bits of the coder's 32-bit words, high bit first, zero-padded, I being the
+segment's information in bits. What the last words held beyond that is dropped, so this coder cannot be decoded.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor_model.model import FREQUENCY_TOTAL, I64, U8, U32, ByteLM
+from compressor_model.text import Text
+
+MAX_SEGMENT = 4096
+"""A segment ends after this many bytes at the latest."""
+
+CACHE_ENTRIES = 1 << 18
+"""Segments remembered: about 60 MB of Python objects. The oldest are forgotten; the output does not change."""
+
+_BATCH_BYTES = 1 << 16
+
+
+def cut(starts: npt.NDArray[np.bool_], max_segment: int = MAX_SEGMENT) -> I64:
+    """First byte of each segment, int64 [s], from a bool per byte; longer segments are cut every `max_segment`."""
+    first = np.flatnonzero(starts).astype(np.int64)
+    lengths = np.diff(first, append=len(starts))
+    if not (lengths > max_segment).any():
+        return first
+    pieces = -(-lengths // max_segment)
+    within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    return np.repeat(first, pieces) + within * max_segment
+
+
+class RangeCoder:
+    """Codes segments; remembers what it coded.
+
+    Args:
+        model: the byte LM.
+        bits: of a symbol, 12..16.
+    """
+
+    def __init__(self, model: ByteLM, bits: int) -> None:
+        self._model = model
+        self._bits = bits
+        self._cache: OrderedDict[bytes, U32] = OrderedDict()
+        self.hits = 0
+        self.misses = 0
+
+    def encode(self, segments: Sequence[bytes]) -> list[U32]:
+        """The symbols of each segment: uint32 [max(1, ceil(I / bits))], each below 2^bits."""
+        cache = self._cache
+        new = list(dict.fromkeys(segment for segment in segments if segment not in cache))
+        self.hits += len(segments) - len(new)
+        self.misses += len(new)
+        if not new:
+            return [cache[segment] for segment in segments]
+        coded = dict(zip(new, self._code(new), strict=True))
+        result = [cache[segment] if segment in cache else coded[segment] for segment in segments]
+        cache.update(coded)
+        while len(cache) > CACHE_ENTRIES:
+            cache.popitem(last=False)
+        return result
+
+    def forget(self) -> None:
+        """Empty the cache and its counters."""
+        self._cache.clear()
+        self.hits = self.misses = 0
+
+    def _code(self, segments: list[bytes]) -> list[U32]:
+        result: list[U32] = []
+        batch: list[bytes] = []
+        size = 0
+        for segment in segments:
+            batch.append(segment)
+            size += len(segment)
+            if size >= _BATCH_BYTES:
+                result += self._code_batch(batch)
+                batch, size = [], 0
+        return result + (self._code_batch(batch) if batch else [])
+
+    def _code_batch(self, segments: list[bytes]) -> list[U32]:
+        text = Text.of(segments)
+        frequencies = self._model.frequencies(*text.contexts(np.arange(len(text.data), dtype=np.int64)))
+        bits = 16 - np.log2(frequencies[np.arange(len(text.data)), text.data])
+        ends = np.cumsum([len(segment) for segment in segments])
+        result = []
+        for segment, end in zip(segments, ends.tolist(), strict=True):
+            part = slice(end - len(segment), end)
+            words = code_words(text.data[part], frequencies[part])
+            result.append(first_symbols(words, float(bits[part].sum()), self._bits))
+        return result
+
+
+def code_words(data: U8, frequencies: U32) -> U32:
+    """The words of constriction's range coder for bytes under integer frequencies.
+
+    Args:
+        data: uint8 [n].
+        frequencies: uint32 [n, 256], rows summing to 2^16.
+
+    Returns:
+        uint32 words in order.
+    """
+    import constriction
+
+    encoder = constriction.stream.queue.RangeEncoder()
+    # Multiples of 2^-16 are exact in float32 and in the coder's 24-bit fixed point.
+    family = constriction.stream.model.Categorical(perfect=False)
+    encoder.encode(data.astype(np.int32), family, frequencies.astype(np.float32) / np.float32(FREQUENCY_TOTAL))
+    words: U32 = encoder.get_compressed()
+    return words
+
+
+def first_symbols(words: U32, information: float, bits: int) -> U32:
+    """The first max(1, ceil(information / bits)) groups of `bits` bits of words, high bit first, zero-padded."""
+    count = max(1, int(np.ceil(information / bits)))
+    stream = np.unpackbits(words.astype(">u4").view(np.uint8))
+    padded = np.zeros(count * bits, np.uint8)
+    kept = stream[: len(padded)]
+    padded[: len(kept)] = kept
+    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint32)
+    return (padded.reshape(count, bits) @ weights).astype(np.uint32)

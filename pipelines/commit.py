@@ -1,0 +1,131 @@
+"""When a unit is done, and what a finished dataset says of itself.
+
+A unit is done iff its receipt exists, is whole, is of this very unit, and names the present shard's and rejects'
+size and SHA-256; and no input has changed since. Anything else is redone. The manifest and the row-group table
+are made from the receipts alone, so they can be rebuilt at any time.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.job import Job
+from pipelines.plan import Unit
+from pipelines.storage import Folder
+from schemas.errors import UserError
+from schemas.manifest import Manifest, Receipt, RejectsEntry, ShardEntry, Totals
+from schemas.shard import ROW_GROUPS_SCHEMA
+from schemas.vocabulary import Vocabulary
+
+MANIFEST = "manifest.json"
+DATASET = "meta/dataset.json"
+ROW_GROUPS = "meta/row_groups.parquet"
+
+
+def existing_receipt(job: Job, unit: Unit) -> Receipt | None:
+    """The receipt of a unit that is done, else None."""
+    name = job.receipt_name(unit)
+    try:
+        receipt = Receipt.from_bytes(job.out.read(name), name)
+    except (FileNotFoundError, UserError):
+        return None
+    inputs = [[file.source, file.size, file.version] for file in unit.files]
+    if receipt.unit_digest != job.unit_digest(unit) or receipt.inputs != inputs:
+        return None
+    return receipt if all(is_whole(job.out, entry) for entry in (receipt.rejects, receipt.shard)) else None
+
+
+def is_whole(out: Folder, entry: ShardEntry | RejectsEntry) -> bool:
+    """Whether a file is there with the size and SHA-256 that its entry names."""
+    try:
+        with out.open(entry.name) as file:
+            size = file.seek(0, io.SEEK_END)
+        return size == entry.size and out.digest(entry.name) == entry.sha256
+    except OSError:
+        return False
+
+
+def read_receipts(out: Folder) -> list[Receipt]:
+    """All receipts, by unit.
+
+    Raises:
+        UserError: a receipt is damaged, or the receipts are not one for each unit of one plan.
+    """
+    receipts = sorted(
+        (Receipt.from_bytes(out.read(name), out.locate(name)) for name in out.sizes("receipts")),
+        key=lambda receipt: receipt.unit,
+    )
+    counts = {receipt.units for receipt in receipts}
+    if len(counts) > 1 or [receipt.unit for receipt in receipts] != list(range(max(counts, default=0))):
+        raise UserError(
+            f"{out.url}: receipts of {len(receipts)} units, of {sorted(counts) or 'no'} planned; "
+            "run the same preprocess command again to complete it"
+        )
+    return receipts
+
+
+def write_manifest(out: Folder, dataset: dict[str, Any], vocabulary: Vocabulary, receipts: list[Receipt]) -> Manifest:
+    """Write the row-group table and then, last of all, the manifest."""
+    table = row_group_table(receipts)
+    with out.staged(ROW_GROUPS) as path:
+        pq.write_table(table, path, compression="zstd", row_group_size=1 << 20)
+    manifest = manifest_of(dataset, vocabulary, receipts, out.digest(ROW_GROUPS))
+    out.write(MANIFEST, manifest.to_bytes())
+    return manifest
+
+
+def manifest_of(
+    dataset: dict[str, Any], vocabulary: Vocabulary, receipts: list[Receipt], row_groups_sha256: str
+) -> Manifest:
+    """The manifest that receipts amount to."""
+    rejected: Counter[str] = Counter()
+    for receipt in receipts:
+        rejected.update(receipt.rejected)
+    return Manifest(
+        dataset=dataset,
+        vocabulary=vocabulary,
+        totals=totals_of(receipts),
+        rejected=dict(sorted(rejected.items())),
+        shards=[receipt.shard for receipt in receipts],
+        rejects=[receipt.rejects for receipt in receipts],
+        row_groups_sha256=row_groups_sha256,
+    )
+
+
+def totals_of(receipts: Iterable[Receipt]) -> Totals:
+    """Sums over receipts."""
+    sums: Counter[str] = Counter()
+    for receipt in receipts:
+        sums.update(
+            documents=receipt.documents,
+            rows=receipt.shard.rows,
+            rejects=receipt.rejects.rows,
+            raw_bytes=receipt.shard.raw_bytes,
+            comp_symbols=receipt.shard.comp_symbols,
+            escaped_bytes=receipt.escaped_bytes,
+            stored_bytes=receipt.shard.size,
+        )
+    return Totals(**{name: sums[name] for name in Totals.__dataclass_fields__})
+
+
+def row_group_table(receipts: list[Receipt]) -> pa.Table:
+    """One row per row group, shards by name, groups by place."""
+    groups = [
+        (receipt.shard.name, index, group) for receipt in receipts for index, group in enumerate(receipt.row_groups)
+    ]
+    columns: dict[str, list[Any]] = {
+        "shard": [name for name, _, _ in groups],
+        "group": [index for _, index, _ in groups],
+        "digests": [
+            [bytes.fromhex(group.digests[at : at + 32]) for at in range(0, len(group.digests), 32)]
+            for _, _, group in groups
+        ],
+    }
+    for name in ("offset", "length", "rows", "raw_bytes", "comp_symbols"):
+        columns[name] = [getattr(group, name) for _, _, group in groups]
+    arrays = [pa.array(columns[field.name], field.type) for field in ROW_GROUPS_SCHEMA]
+    return pa.Table.from_arrays(arrays, schema=ROW_GROUPS_SCHEMA)

@@ -1,0 +1,193 @@
+"""A dataset folder as a whole: its description, opened, compared, deleted.
+
+`meta/dataset.json` is written before any shard: it says what the folder is going to hold, so that a folder of
+another configuration is refused before work, and a killed job is recognised and finished.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import commit, proxies
+from pipelines.corpus import Corpus
+from pipelines.job import Job
+from pipelines.plan import PlanOptions, Unit
+from pipelines.proxies.prepare import PROXY_FOLDER, ProxyOptions, dataset_proxy
+from pipelines.storage import Folder
+from schemas.errors import UserError
+from schemas.manifest import Manifest, seal, unseal
+from schemas.shard import FORMAT_VERSION, metadata_of
+
+SHARD_NAME = re.compile(r"part-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.parquet")
+
+LOCK_FILE = Path(__file__).parent.parent / "requirements.lock"
+
+_COMPARED = ("corpus.digest", "proxy", "options", "plan")
+"""What must be equal for a job to go on in a folder. Names of places and library versions need not be."""
+
+
+def describe(
+    corpus: Corpus, options: ProxyOptions, proxy: proxies.Proxy, job: Job, plan: PlanOptions, units: list[Unit]
+) -> dict[str, Any]:
+    """The description of the dataset that this configuration makes."""
+    return {
+        "corpus": {
+            "spec": corpus.spec,
+            "files": len(corpus.inputs),
+            "bytes": corpus.listed_bytes,
+            "digest": corpus.listing_digest,
+        },
+        "proxy": {
+            "name": proxy.name,
+            "request": options.request(),
+            "fingerprint": proxy.fingerprint,
+            "lossless": proxy.lossless,
+            "vocabulary": proxy.vocabulary.to_json(),
+            "files": _digests(job.out),
+        },
+        "plan": {"seed": plan.seed, "units": len(units)},
+        "options": job.identity(),
+        "versions": {name: version(name) for name in ("pyarrow", "tokenizers", "constriction", "numpy")},
+        "lock_digest": hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest() if LOCK_FILE.exists() else None,
+    }
+
+
+def write(out: Folder, description: dict[str, Any]) -> None:
+    """Write the description."""
+    out.write(commit.DATASET, seal({"format_version": FORMAT_VERSION, **description}))
+
+
+def read(out: Folder) -> dict[str, Any] | None:
+    """The description of the dataset in a folder, None for an empty or new one.
+
+    Raises:
+        UserError: it is damaged, or the folder holds something else.
+    """
+    try:
+        fields = unseal(out.read(commit.DATASET), out.locate(commit.DATASET))
+    except FileNotFoundError:
+        foreign = [name for name in out.sizes() if not name.startswith(".")]
+        if foreign:
+            raise UserError(
+                f"OUT={out.url}: has files but no {commit.DATASET} ({foreign[0]}, ...); choose an empty folder"
+            ) from None
+        return None
+    fields.pop("format_version")
+    return fields
+
+
+def check_same(out: Folder, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse to go on in a folder of another configuration.
+
+    Raises:
+        UserError: with each difference.
+    """
+    before, now = dict(_flat(stored)), dict(_flat(wanted))
+    differences = [
+        f"{key} {_short(before.get(key))} -> {_short(now.get(key))}"
+        for key in sorted(before.keys() | now.keys())
+        if key.startswith(_COMPARED) and before.get(key) != now.get(key)
+    ]
+    if differences:
+        raise UserError(
+            f"OUT={out.url} holds another dataset: {'; '.join(differences)}. "
+            "Choose another OUT, or delete it with ARGS=--overwrite"
+        )
+
+
+def remove(out: Folder) -> None:
+    """Delete a dataset: what its receipts name, shards that a killed job left without one, our own files about it."""
+    out.remove(commit.MANIFEST)
+    stems = {Path(name).stem for name in out.sizes("receipts")}
+    stems |= {Path(name).stem for name in out.sizes() if _is_shard(out, name)}
+    for stem in sorted(stems):
+        for name in (f"receipts/{stem}.json", f"rejects/{stem}.parquet", f"{stem}.parquet"):
+            out.remove(name)
+    for name in (commit.ROW_GROUPS, "meta/error.log", *out.sizes(PROXY_FOLDER)):
+        out.remove(name)
+    out.remove(commit.DATASET)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A finished dataset, opened."""
+
+    folder: Folder
+    manifest: Manifest
+
+    @property
+    def proxy(self) -> proxies.Proxy:
+        """Its proxy, from the files beside it, checked to be the one that made it.
+
+        Raises:
+            UserError: the proxy's files are damaged or of another version of this program.
+        """
+        described = self.manifest.dataset["proxy"]
+        proxy = dataset_proxy(self.folder, described)
+        if proxy.fingerprint != described["fingerprint"]:
+            raise UserError(
+                f"{self.folder.locate(PROXY_FOLDER)}: this is not the proxy that made the dataset (damaged files, or "
+                "another version of a library that decides its output)"
+            )
+        return proxy
+
+
+def open_dataset(url: str) -> Dataset:
+    """Open a finished dataset.
+
+    Raises:
+        UserError: there is none, it is not finished, damaged, or of a newer format.
+    """
+    folder = Folder(url)
+    try:
+        return Dataset(folder, Manifest.from_bytes(folder.read(commit.MANIFEST), folder.locate(commit.MANIFEST)))
+    except (FileNotFoundError, NotADirectoryError):
+        if read_or_none(folder) is not None:
+            raise UserError(
+                f"DATA={url}: not finished (no {commit.MANIFEST}); run the same preprocess command again"
+            ) from None
+        raise UserError(f"DATA={url}: no dataset there; make one with: make preprocess OUT={url}") from None
+
+
+def read_or_none(folder: Folder) -> dict[str, Any] | None:
+    """The description, or None where there is none, whatever else is there."""
+    try:
+        return unseal(folder.read(commit.DATASET), folder.locate(commit.DATASET))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_shard(out: Folder, name: str) -> bool:
+    """Whether a file has a shard's name and, inside, our metadata."""
+    if not SHARD_NAME.fullmatch(name):
+        return False
+    try:
+        with out.open(name) as file:
+            metadata_of(pq.read_schema(file), name)
+    except (UserError, OSError, pa.ArrowException):
+        return False
+    return True
+
+
+def _digests(out: Folder) -> dict[str, str]:
+    return {Path(name).name: out.digest(name) for name in sorted(out.sizes(PROXY_FOLDER))}
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."

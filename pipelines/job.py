@@ -1,0 +1,78 @@
+"""What a worker needs besides its unit: where the corpus is, which proxy, which options, where to write.
+
+A `Job` is frozen, picklable and small; it travels to every worker. Everything in it that decides a shard's bytes
+enters the unit digest, whose first 8 digits are in the shard's name.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines import proxies
+from pipelines.plan import Unit
+from pipelines.records import ReadOptions
+from pipelines.storage import Folder
+from schemas.manifest import digest_of
+from schemas.shard import FORMAT_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """See the module.
+
+    Attributes:
+        root: corpus root, a local folder or URL.
+        out: the dataset's folder.
+        proxy_uri: what `proxies.load` rebuilds the proxy from.
+        fingerprint: of the proxy.
+        read: how documents are read.
+        run_bytes: raw bytes sorted at once: the unit size of the plan.
+        row_group_bytes: raw bytes of a row group.
+        prove: whether each comp view is decoded and compared before it is written.
+    """
+
+    root: str
+    out: Folder
+    proxy_uri: str
+    fingerprint: str
+    read: ReadOptions
+    run_bytes: int
+    row_group_bytes: int
+    prove: bool = True
+
+    @property
+    def proxy(self) -> proxies.Proxy:
+        """The proxy, built once a process."""
+        return proxies.load(self.proxy_uri)
+
+    def unit_digest(self, unit: Unit) -> str:
+        """SHA-256 (hex) of all that decides the unit's shard: inputs' paths, sizes and ranges, proxy, options."""
+        return digest_of({"unit": unit.identity(), "options": self.identity()})
+
+    def identity(self) -> dict[str, Any]:
+        """The part of the unit digest that all units share."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "read": asdict(self.read),
+            "run_bytes": self.run_bytes,
+            "row_group_bytes": self.row_group_bytes,
+            "prove": self.prove,
+            "pyarrow": pa.__version__,
+        }
+
+    def shard_name(self, unit: Unit) -> str:
+        """part-{i}-of-{n}-{digest8}.parquet."""
+        return f"{self._stem(unit)}.parquet"
+
+    def rejects_name(self, unit: Unit) -> str:
+        """Of the unit's rejects file."""
+        return f"rejects/{self._stem(unit)}.parquet"
+
+    def receipt_name(self, unit: Unit) -> str:
+        """Of the unit's receipt."""
+        return f"receipts/{self._stem(unit)}.json"
+
+    def _stem(self, unit: Unit) -> str:
+        return f"part-{unit.index:05d}-of-{unit.count:05d}-{self.unit_digest(unit)[:8]}"

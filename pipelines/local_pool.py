@@ -1,0 +1,100 @@
+"""Worker processes on one machine, under Beam's local runner.
+
+Beam's own multi-processing mode hangs when a worker is killed. So its local runner runs n threads, and each
+thread hands its unit to a process of this pool and waits. A worker that dies takes the pool with it; the units
+in flight are then run again in a new one, which is harmless, since a unit writes the same bytes however often it
+runs. A worker whose driver is gone ends itself.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from pipelines.job import Job
+from pipelines.plan import Unit
+from pipelines.shard import Outcome, encode_shard
+from schemas.errors import UserError
+
+ATTEMPTS = 4
+"""Runs of a unit before its workers' deaths are taken to be its own fault (out of memory, say)."""
+
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+"""Processes are the parallelism: libraries with threads of their own would fight over the cores."""
+
+
+class LocalPool:
+    """Runs units in processes.
+
+    Args:
+        workers: processes.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._lock = threading.Lock()
+        self._executor = self._start()
+        self.failure: Exception | None = None
+
+    def run(self, job: Job, unit: Unit) -> Outcome:
+        """Run a unit in a worker process and wait for it; called from many threads.
+
+        Raises:
+            UserError: its workers die again and again.
+            Exception: what `encode_shard` raised. The first of all is kept in `failure`.
+        """
+        try:
+            for _ in range(ATTEMPTS):
+                executor = self._executor
+                try:
+                    return executor.submit(encode_shard, job, unit).result()
+                except BrokenProcessPool:
+                    self._replace(executor)
+            raise UserError(
+                f"unit {unit.index}: worker processes died {ATTEMPTS} times while it ran (out of memory, or killed?); "
+                "use fewer WORKERS or smaller --unit-bytes, and run the same command again: finished units are kept"
+            )
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
+
+    def kill(self) -> None:
+        """End all workers now; what they had not committed is lost and will be redone."""
+        for process in list((self._executor._processes or {}).values()):
+            process.kill()
+
+    def close(self) -> None:
+        """End the workers when they are idle."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self._workers, mp_context=context, initializer=_start_worker)
+
+    def _replace(self, broken: ProcessPoolExecutor) -> None:
+        with self._lock:
+            if self._executor is broken:
+                broken.shutdown(wait=False, cancel_futures=True)
+                self._executor = self._start()
+
+
+def use_one_thread() -> None:
+    """Set the environment that worker processes inherit."""
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
+    threading.Thread(target=_die_with_driver, daemon=True).start()
+
+
+def _die_with_driver() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,141 @@
+"""Reads a run of row groups of a Parquet file as documents, our own datasets included.
+
+Only the wanted columns are read, in batches of about 1 MiB by the footer's sizes. What bounds the memory is
+therefore the file's pages (by most writers 1 MiB or less) and, on remote stores, the column chunks of one row
+group, which are fetched together. Texts are taken as bytes and never decoded, so invalid UTF-8 survives.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.documents import Document, Reject
+from pipelines.inputs import InputError, check_size, input_errors, is_remote, open_input
+from pipelines.plan import ParquetBlock
+from pipelines.records import ReadOptions, RefusalError, as_text, documents_of, missing_field, rejected
+
+_FIELDS = ("text", "content", "raw")
+_BATCH_BYTES = 1 << 20
+_MAX_BATCH_ROWS = 1024
+_BUFFER_BYTES = 1 << 18
+"""Of each column's buffered reads of a local file."""
+
+
+def read_parquet(root: str, block: ParquetBlock, options: ReadOptions) -> Iterator[Document | Reject]:
+    """The documents and rejects of a block; `record` is the row's index in the file.
+
+    A file without the column, or whose column is neither text nor binary, gives one reject a block.
+    """
+    source = block.file.source
+    row = block.first_row
+    try:
+        if block.file.compression:
+            raise InputError("unreadable", "a Parquet file that is compressed as a whole; decompress it first")
+        with input_errors(root), open_input(root, block.file.path) as stored:
+            check_size(stored, block.file)
+            file = pq.ParquetFile(
+                stored, pre_buffer=is_remote(root), buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+            )
+            _check_groups(file.metadata, block)
+            name = _text_column(file.schema_arrow, options)
+            for batch in _batches(file, block, name, options):
+                yield from _rows(batch, name, source, row, options)
+                row += batch.num_rows
+            if row != block.first_row + block.rows:
+                raise InputError("unreadable", f"{row - block.first_row:,} rows instead of {block.rows:,}")
+    except (InputError, RefusalError) as error:
+        yield rejected(source, row, error)
+
+
+def _check_groups(metadata: Any, block: ParquetBlock) -> None:
+    groups = range(block.start, block.stop)
+    if not block.readable or block.stop > metadata.num_row_groups:
+        raise InputError("unreadable", "its footer is not the one that was read for the plan; run again")
+    rows = sum(metadata.row_group(group).num_rows for group in groups)
+    if rows != block.rows:
+        raise InputError("unreadable", f"{rows:,} rows, {block.rows:,} when the plan was made; run again")
+
+
+def _text_column(schema: Any, options: ReadOptions) -> str:
+    wanted = _FIELDS if options.field is None else (options.field,)
+    name = next((name for name in wanted if schema.names.count(name) == 1), None)
+    if name is None:
+        raise missing_field(wanted, schema.names, "columns")
+    kind = schema.field(name).type
+    if not _holds_bytes(kind.value_type if pa.types.is_dictionary(kind) else kind):
+        raise RefusalError("wrong-type", f"column {name!r} is {kind}; expected string or binary")
+    return name
+
+
+def _holds_bytes(kind: Any) -> bool:
+    types = pa.types
+    return bool(
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_binary_view(kind)
+    )
+
+
+def _batches(file: Any, block: ParquetBlock, name: str, options: ReadOptions) -> Iterator[Any]:
+    present = set(file.schema_arrow.names)
+    others = [*options.keep_columns, *([options.group_field] if options.group_field else [])]
+    columns = list(dict.fromkeys([name, *(other for other in others if other in present)]))
+    for group in range(block.start, block.stop):
+        metadata = file.metadata.row_group(group)
+        size = sum(
+            chunk.total_uncompressed_size
+            for chunk in (metadata.column(index) for index in range(metadata.num_columns))
+            if any(
+                chunk.path_in_schema == column or chunk.path_in_schema.startswith(f"{column}.") for column in columns
+            )
+        )
+        rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * metadata.num_rows // max(1, size)))
+        yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+
+
+def _rows(batch: Any, name: str, source: str, row: int, options: ReadOptions) -> Iterator[Document | Reject]:
+    texts = batch.column(name)
+    kept = {column: _text_values(batch, column) for column in options.keep_columns}
+    groups = None if options.group_field is None else _text_values(batch, options.group_field)
+    for index in range(batch.num_rows):
+        raw = _bytes_of(texts[index])
+        if raw is None:
+            yield rejected(source, row + index, RefusalError("missing-field", f"column {name!r} is null in this row"))
+            continue
+        values = {column: column_values[index] for column, column_values in kept.items()}
+        group = "parquet" if groups is None else groups[index] or ""
+        yield from documents_of(raw, source, row + index, group, values, options.max_document_bytes)
+
+
+def _bytes_of(scalar: Any) -> bytes | None:
+    if isinstance(scalar, pa.DictionaryScalar):
+        scalar = scalar.value  # one value at a time: decoding the column may repeat a long text a thousand times
+    buffer = None if scalar is None else scalar.as_buffer()
+    return None if buffer is None else buffer.to_pybytes()
+
+
+def _text_values(batch: Any, name: str) -> list[str | None]:
+    """A kept column as text: strings as they are, times as Arrow writes them (UTC), others as JSON."""
+    if name not in batch.schema.names:
+        return [None] * batch.num_rows
+    column = batch.column(name)
+    kind = column.type
+    if _holds_bytes(kind.value_type if pa.types.is_dictionary(kind) else kind):
+        raws = (_bytes_of(value) for value in column)
+        return [None if raw is None else raw.decode("utf-8", "backslashreplace") for raw in raws]
+    if pa.types.is_timestamp(kind):
+        # without its zone, the values are UTC; with it, Arrow would need a zone database on every worker
+        column = column.cast(pa.timestamp(kind.unit))
+    if pa.types.is_duration(kind):
+        column = column.cast(pa.int64())
+    elif pa.types.is_temporal(kind):
+        column = column.cast(pa.string())
+    try:
+        return [as_text(value) for value in column.to_pylist()]
+    except (ValueError, OverflowError) as error:  # a nested time that Python cannot hold, a broken nested string
+        raise RefusalError("wrong-type", f"column {name!r} cannot be kept as text ({error}); leave it out") from None

@@ -1,0 +1,288 @@
+"""`python -m pipelines preprocess`: plan, run, and write the manifest last.
+
+Stop it at any moment, in any way; the same command goes on where it was and ends with the same bytes.
+"""
+
+import fcntl
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import tyro
+
+from pipelines import commit, dataset, local_pool
+from pipelines.corpus import Corpus, InputFormat, list_corpus
+from pipelines.inputs import is_remote
+from pipelines.job import Job
+from pipelines.plan import MIB, PlanOptions, Unit, plan_units, row_group_bytes
+from pipelines.progress import ProgressReport
+from pipelines.proxies.prepare import ProxyOptions, Sampler, prepare
+from pipelines.records import ReadOptions
+from pipelines.storage import Folder
+from schemas.errors import UserError
+from schemas.manifest import Manifest, Receipt
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells expect it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessOptions:
+    """Turn a corpus into verified Parquet shards with a raw and a comp view.
+
+    Attributes:
+        corpus: stdlib, site-packages, a file, folder or glob, or any fsspec URL.
+        out: the dataset's folder, local or a URL; default data/<corpus>-<proxy>.
+        proxy: which proxy.
+        format: of the inputs; auto goes by file names.
+        include: keep only inputs that match one of these patterns.
+        read: how documents are read.
+        seed: of the order in which the corpus is dealt to shards.
+        unit_bytes: input bytes of a work unit, which becomes a shard; default 64 MiB, less for a small corpus.
+        row_group_bytes: raw bytes of a row group; default 1 MiB, less for a small corpus.
+        prove: decode each comp view and compare before it is written.
+        max_reject_fraction: more rejects than this share of the documents fail the job.
+        runner: direct runs on this machine; the others take their own options by --beam-options.
+        workers: processes of the direct runner; default all cores.
+        beam_options: passed to the runner as they are, one string: --beam-options="--region=x --project=y".
+        overwrite: delete a dataset of another configuration at `out` first (only files that its receipts name).
+        quiet: no progress, no summary.
+    """
+
+    corpus: str = "stdlib"
+    out: str | None = None
+    proxy: Annotated[ProxyOptions, tyro.conf.arg(name="")] = field(default_factory=ProxyOptions)
+    format: InputFormat = "auto"
+    include: tuple[str, ...] = ()
+    read: Annotated[ReadOptions, tyro.conf.arg(name="")] = field(default_factory=ReadOptions)
+    seed: int = 0
+    unit_bytes: int | None = None
+    row_group_bytes: int | None = None
+    prove: bool = True
+    max_reject_fraction: float = 0.01
+    runner: Literal["direct", "dask", "flink", "spark", "dataflow"] = "direct"
+    workers: int | None = None
+    beam_options: str = ""
+    overwrite: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"WORKERS={self.workers}: give 1 or more")
+        if not 0 <= self.max_reject_fraction <= 1:
+            raise UserError(f"--max-reject-fraction {self.max_reject_fraction}: give a share between 0 and 1")
+        if self.row_group_bytes is not None and not 1 <= self.row_group_bytes <= 64 * MIB:
+            raise UserError(f"--row-group-bytes {self.row_group_bytes}: give 1 byte to 64 MiB")
+
+    def out_or_default(self) -> str:
+        """`out`, or data/<corpus>-<proxy>, with -range and -<bits>b where those are not the default."""
+        if self.out is not None:
+            return self.out
+        last = self.corpus.rstrip("/").rsplit("/", 1)[-1]
+        stem = re.sub(r"[^\w.-]+", "_", last).strip("._") or "corpus"
+        name = f"{stem.removesuffix('.parquet').removesuffix('.jsonl')}-{self.proxy.proxy}"
+        if self.proxy.proxy == "neural":
+            name += "-range" if self.proxy.coder == "range" else ""
+            name += "" if self.proxy.bits == 16 else f"-{self.proxy.bits}b"
+        return f"data/{name}"
+
+
+def preprocess(options: PreprocessOptions) -> Manifest:
+    """Run the job.
+
+    Raises:
+        UserError: anything that the user can mend, in one line.
+    """
+    local_pool.use_one_thread()
+    out = Folder(options.out_or_default())
+    corpus = list_corpus(options.corpus, format=options.format, include=options.include)
+    _refuse_inside(out, corpus)
+    with _locked(out):
+        if options.overwrite:
+            dataset.remove(out)
+        out.sweep()
+        plan = PlanOptions(seed=options.seed, unit_bytes=options.unit_bytes)
+        units = plan_units(corpus, plan)
+        stored = dataset.read(out)
+        say = partial(_say, options.quiet)
+        proxy = prepare(options.proxy, Sampler(corpus, options.read), out, stored, say)
+        job = Job(
+            root=corpus.root,
+            out=out,
+            proxy_uri=proxy.uri,
+            fingerprint=proxy.fingerprint,
+            read=options.read,
+            run_bytes=plan.resolved_unit_bytes(corpus.listed_bytes),
+            row_group_bytes=options.row_group_bytes or row_group_bytes(corpus.listed_bytes),
+            prove=options.prove,
+        )
+        description = dataset.describe(corpus, options.proxy, proxy, job, plan, units)
+        if stored is None:
+            dataset.write(out, description)
+        else:
+            dataset.check_same(out, stored, description)
+        say(f"{corpus.spec}: {len(corpus.inputs):,} files, {corpus.listed_bytes / 1e6:.1f} MB -> {out.url}")
+        start = time.monotonic()
+        _run(job, units, options)
+        receipts = commit.read_receipts(out)
+        _check_rejects(out, receipts, options.max_reject_fraction)
+        manifest = commit.write_manifest(out, description, proxy.vocabulary, receipts)
+    say(_summary(out, manifest, receipts, time.monotonic() - start))
+    return manifest
+
+
+def _run(job: Job, units: list[Unit], options: PreprocessOptions) -> None:
+    """Run the units on the runner in a thread, while this one shows progress and hears Ctrl-C."""
+    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of optional clients that nobody here asked for
+    from pipelines import beam  # takes seconds to import, which bad options should not cost
+
+    workers = min(options.workers or os.cpu_count() or 1, len(units))
+    pool = local_pool.LocalPool(workers) if options.runner == "direct" else None
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            beam.run(job, units, options.runner, shlex.split(options.beam_options), pool, workers)
+        except Exception as error:  # noqa: BLE001 - carried to the main thread
+            failures.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    progress = ProgressReport(job.out, [job.receipt_name(unit) for unit in units], options.quiet)
+    with _interruptible():
+        try:
+            thread.start()
+            while thread.is_alive():
+                thread.join(progress.interval)
+                progress.update()
+        except KeyboardInterrupt:
+            progress.close()
+            if pool is not None:
+                pool.kill()
+            done = sum(commit.existing_receipt(job, unit) is not None for unit in units)
+            _say(False, f"interrupted: {done} of {len(units)} units are done; the same command goes on from there")
+            os._exit(INTERRUPTED)  # Beam's threads wait for units that will not end
+    progress.close()
+    if pool is not None:
+        pool.close()
+    if failures:
+        _raise_plainly(job.out, (pool.failure if pool is not None else None) or failures[0])
+
+
+def _raise_plainly(out: Folder, error: Exception) -> NoReturn:
+    """A user's error as it is; any other in one line, its trace in a file."""
+    if isinstance(error, UserError):
+        raise error
+    trace = "".join(traceback.format_exception(error))
+    with suppress(UserError, OSError):
+        out.write("meta/error.log", trace.encode("utf-8", "backslashreplace"))
+    raise UserError(
+        f"a unit failed: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}; finished units are kept; the "
+        f"trace is in {out.locate('meta/error.log')}; run the same command again once the cause is gone"
+    ) from error
+
+
+def _check_rejects(out: Folder, receipts: list[Receipt], limit: float) -> None:
+    totals = commit.totals_of(receipts)
+    if totals.rejects <= limit * totals.documents:
+        return
+    reasons: Counter[str] = Counter()
+    for receipt in receipts:
+        reasons.update(receipt.rejected)
+    listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(5))
+    raise UserError(
+        f"{totals.rejects:,} of {totals.documents:,} documents were rejected, more than --max-reject-fraction "
+        f"{limit:g} allows: {listed}; look at them (duckdb -c \"from '{out.locate('rejects')}/*.parquet'\"), then mend "
+        "the corpus or allow more: what is done is kept"
+    )
+
+
+def _summary(out: Folder, manifest: Manifest, receipts: list[Receipt], seconds: float) -> str:
+    totals = manifest.totals
+    lines = [
+        f"{out.url}: {totals.rows:,} documents in {len(manifest.shards)} shards, {totals.raw_bytes / 1e6:.1f} MB raw, "
+        f"{totals.stored_bytes / 1e6:.1f} MB stored",
+        f"  rejects: {totals.rejects:,}"
+        + "".join(f", {reason} {count:,}" for reason, count in sorted(manifest.rejected.items())),
+    ]
+    if totals.comp_symbols:
+        lines.append(
+            f"  comp view: {totals.comp_symbols:,} symbols, {totals.raw_bytes / totals.comp_symbols:.3f} bytes a symbol"
+            + (f", {totals.escaped_bytes / totals.raw_bytes:.2%} of bytes escaped" if totals.escaped_bytes else "")
+        )
+    stages: dict[str, float] = defaultdict(float)
+    for receipt in receipts:
+        for stage, spent in receipt.seconds.items():
+            stages[stage] += spent
+    work = sum(stages.values())
+    if work:
+        shares = ", ".join(f"{stage} {spent / work:.0%}" for stage, spent in stages.items())
+        lines.append(f"  {seconds:.1f} s; {totals.raw_bytes / 1e6 / work:.1f} MB/s a worker ({shares})")
+    lines.append(f"  next: make verify DATA={out.url}   make sql DATA={out.url}   make inspect DATA={out.url}")
+    return "\n".join(lines)
+
+
+def _say(quiet: bool, line: str) -> None:
+    if not quiet:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def _refuse_inside(out: Folder, corpus: Corpus) -> None:
+    """A dataset inside its corpus would be part of the corpus the next time."""
+    if not out.is_local or is_remote(corpus.root):
+        return
+    place, root = out.path.resolve(), Path(corpus.root).resolve()
+    if place == root or root in place.parents:
+        raise UserError(f"OUT={out.url} lies inside the corpus {corpus.root}; choose a folder outside of it")
+
+
+@contextmanager
+def _locked(out: Folder) -> Iterator[None]:
+    """One job at a time on a local folder; the lock ends with the process, however it ends."""
+    if not out.is_local:
+        yield
+        return
+    path = out.path / "meta" / "lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise UserError(f"OUT={out.url}: cannot be written ({error.strerror})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"OUT={out.url}: another preprocess is writing there; wait for it or choose another"
+            ) from None
+        yield
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the job as Ctrl-C does."""
+
+    def interrupt(signum: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

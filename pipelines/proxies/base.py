@@ -1,0 +1,118 @@
+"""What a proxy is: a pure map from a document's bytes to vocabulary ids, with the bytes each id covers.
+
+A proxy is rebuilt in a worker from its URI (`scheme:path?options`), does no I/O after that, and its output
+depends on nothing but the document. Third parties register one by the entry point group `proxy_compression.proxies`: a
+callable that takes the URI and returns a `Proxy`; `encode` and `decode` are all it must write.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.vocabulary import Vocabulary
+
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The comp view of one document.
+
+    Attributes:
+        ids: uint32 [n], vocabulary ids.
+        spans: uint16 [n], raw bytes covered by each, the first not 0, summing to the document's length; or None
+            where symbols cover no definite bytes.
+        escaped_bytes: raw bytes that could only be escaped.
+    """
+
+    ids: U32
+    spans: U16 | None
+    escaped_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """The comp views of several documents end to end; `counts` int64 [d] are the symbols of each."""
+
+    ids: U32
+    spans: U16 | None
+    counts: I64
+    escaped_bytes: int = 0
+
+    @classmethod
+    def of(cls, documents: Sequence[Encoded]) -> "EncodedBatch":
+        """Join documents' views; all have spans or none has."""
+        spans = [document.spans for document in documents if document.spans is not None]
+        return cls(
+            ids=np.concatenate([document.ids for document in documents] or [np.empty(0, np.uint32)]),
+            spans=np.concatenate(spans) if spans else None,
+            counts=np.array([len(document.ids) for document in documents], np.int64),
+            escaped_bytes=sum(document.escaped_bytes for document in documents),
+        )
+
+    def split(self) -> list[U32]:
+        """The ids of each document."""
+        return np.split(self.ids, np.cumsum(self.counts)[:-1]) if len(self.counts) else []
+
+
+class Proxy(ABC):
+    """A training-time compressor.
+
+    Attributes:
+        name: as in `--proxy`.
+        uri: what `proxies.load` rebuilds it from; `load` sets it.
+        fingerprint: SHA-256 (hex) of everything that decides the output: artefacts, options, code version.
+        vocabulary: ids that `encode` may give.
+        lossless: whether `decode` inverts `encode`.
+    """
+
+    name: str
+    uri: str
+    fingerprint: str
+    vocabulary: Vocabulary
+    lossless: bool = True
+
+    @abstractmethod
+    def encode(self, raw: bytes) -> Encoded | None:
+        """The comp view of a document, of any bytes; None for a proxy without one."""
+
+    @abstractmethod
+    def decode(self, ids: U32) -> bytes:
+        """The bytes that ids stand for.
+
+        Raises:
+            ValueError: ids that `encode` never gives, or a proxy that is not lossless.
+        """
+
+    def encode_batch(self, raws: Sequence[bytes]) -> EncodedBatch | None:
+        """As `encode` of each document; faster where a proxy overrides it, never different."""
+        encoded = [self.encode(raw) for raw in raws]
+        views = [view for view in encoded if view is not None]
+        return EncodedBatch.of(views) if len(views) == len(encoded) and (views or self.has_comp) else None
+
+    def decode_batch(self, batch: EncodedBatch) -> list[bytes]:
+        """As `decode` of each document."""
+        return [self.decode(ids) for ids in batch.split()]
+
+    @property
+    def has_comp(self) -> bool:
+        """Whether there is a comp view at all."""
+        return self.vocabulary.comp_symbols > 0
+
+
+def slices(joined: bytes, lengths: I64) -> list[bytes]:
+    """Cut a buffer into consecutive pieces of these lengths."""
+    ends = np.cumsum(lengths).tolist()
+    return [joined[end - length : end] for end, length in zip(ends, lengths.tolist(), strict=True)]
+
+
+def sums(values: npt.NDArray[np.integer], counts: I64) -> I64:
+    """Sum of each of consecutive groups of `counts` values, int64 [len(counts)]; a group may be empty."""
+    total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+    ends = np.cumsum(counts)
+    return total[ends] - total[ends - counts]

@@ -1,0 +1,206 @@
+"""A tokenizer as a proxy: any `tokenizers` JSON, given or trained on the corpus, made lossless over any bytes.
+
+Runs of valid UTF-8 are encoded whole, every other byte is escaped as id 64 + b. Should a run's tokens not
+concatenate to it (a normaliser, a dropped character), it is encoded line by line, and a line that still differs
+is escaped. Specials never come from text. Spans come from a table of token lengths, never from `offsets`,
+which are slow and count characters.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.proxies.base import I64, U32, Encoded, EncodedBatch, Proxy, slices, sums
+from schemas.errors import UserError
+from schemas.manifest import digest_of
+from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET, Vocabulary
+
+DEFAULT_SIZE = 32768
+
+# The library decides the output too, and it may change: what it makes of this enters the fingerprint.
+_PROBE = (
+    "def f(x):\n\treturn x ** 2  # 0123456789 \r\n  <|endoftext|> don't É é ﬁ Ǆ ß İ ½ ٣ 中文 かな 한국 العربية हिन्दी "
+    "👩‍👧 \u00a0\u2028\u3000 ©®™ a\u0301 \0 "
+).encode() + bytes(range(128, 256))
+
+# Python decodes a byte that is not UTF-8 to one of these surrogates, which UTF-8 itself cannot hold.
+_RUNS = re.compile("[\udc80-\udcff]+|[^\udc80-\udcff]+")
+
+
+class BpeProxy(Proxy):
+    """See the module.
+
+    Args:
+        path: a `tokenizers` JSON file.
+
+    Raises:
+        UserError: the file is missing or no tokenizer.
+    """
+
+    name = "bpe"
+
+    def __init__(self, path: str) -> None:
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(f"tokenizer {path}: cannot be read ({error.strerror})") from None
+        digest = hashlib.sha256(data).hexdigest()
+        self._tokenizer = _parse(data, path)
+        self._strings, self._bounds = _token_bytes(self._tokenizer)
+        self._lengths = np.diff(self._bounds)
+        if self._lengths.max(initial=0) > 0xFFFF:
+            raise UserError(f"tokenizer {path}: a token covers more than 65,535 bytes, which spans cannot hold")
+        self.vocabulary = Vocabulary(proxy="bpe", comp_symbols=len(self._lengths) - COMP_OFFSET)
+        probe = hashlib.sha256(self.encode(_PROBE).ids.tobytes()).hexdigest()
+        self.fingerprint = digest_of({"proxy": "bpe", "version": 1, "tokenizer": digest, "probe": probe})
+
+    def encode(self, raw: bytes) -> Encoded:
+        """Tokens at 320 + id, escaped bytes at 64 + b."""
+        batch = self.encode_batch([raw])
+        return Encoded(batch.ids, batch.spans, batch.escaped_bytes)
+
+    def decode(self, ids: U32) -> bytes:
+        """The bytes of tokens and escapes."""
+        return self._concatenate(ids)
+
+    def encode_batch(self, raws: Sequence[bytes]) -> EncodedBatch:
+        """As `encode` of each; documents that are UTF-8 are tokenised in one call."""
+        texts = [_utf8(raw) for raw in raws]
+        encodings = iter(self._tokens([text for text in texts if text is not None]))
+        views = [np.empty(0, np.uint32) if text is None else next(encodings) for text in texts]
+        for index, (raw, decoded) in enumerate(zip(raws, self._decode_views(views), strict=True)):
+            if raw != decoded:
+                views[index] = self._careful(raw)
+        ids = np.concatenate([*views, np.empty(0, np.uint32)])
+        return EncodedBatch(
+            ids=ids,
+            spans=self._lengths[ids].astype(np.uint16),
+            counts=np.array([len(view) for view in views], np.int64),
+            escaped_bytes=int((ids < COMP_OFFSET).sum()),
+        )
+
+    def decode_batch(self, batch: EncodedBatch) -> list[bytes]:
+        """As `decode` of each."""
+        return slices(self._concatenate(batch.ids), sums(self._lengths[batch.ids], batch.counts))
+
+    def _decode_views(self, views: list[U32]) -> list[bytes]:
+        counts = np.array([len(view) for view in views], np.int64)
+        return self.decode_batch(EncodedBatch(np.concatenate([*views, np.empty(0, np.uint32)]), None, counts))
+
+    def _concatenate(self, ids: U32) -> bytes:
+        from compressor_model.encoder import concatenate
+
+        return concatenate(ids, self._strings, self._bounds)
+
+    def _tokens(self, texts: list[str]) -> list[U32]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, np.uint32) + np.uint32(COMP_OFFSET) for encoding in encodings]
+
+    def _careful(self, raw: bytes) -> U32:
+        """Run by run; a run whose tokens differ from it line by line; a line that differs byte by byte."""
+        runs = _RUNS.findall(raw.decode("utf-8", "surrogateescape"))
+        return self._exact(runs, lambda run: self._exact(run.splitlines(keepends=True), _escape))
+
+    def _exact(self, texts: list[str], otherwise: Callable[[str], U32]) -> U32:
+        """Tokens of each text that they concatenate to, `otherwise` of the rest."""
+        valid = [text for text in texts if not _is_escaped(text)]
+        tokens = iter(self._tokens(valid))
+        views = [np.empty(0, np.uint32) if _is_escaped(text) else next(tokens) for text in texts]
+        parts = [
+            view if _bytes(text) == decoded else _escape(text) if _is_escaped(text) else otherwise(text)
+            for text, view, decoded in zip(texts, views, self._decode_views(views), strict=True)
+        ]
+        return np.concatenate([*parts, np.empty(0, np.uint32)])
+
+
+def train(documents: Iterable[bytes], size: int = DEFAULT_SIZE) -> bytes:
+    """Train a byte-level BPE without normalisation and return its JSON; the same documents give the same bytes.
+
+    Args:
+        documents: training text; bytes that are not UTF-8 are left out.
+        size: vocabulary size, at least 256.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator((document.decode("utf-8", "ignore") for document in documents), trainer)
+    text: str = tokenizer.to_str()
+    return text.encode()
+
+
+def _parse(data: bytes, path: str) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_str(data.decode())
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exception for any bad file
+        raise UserError(f"tokenizer {path}: not a tokenizers JSON file ({error})") from None
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _token_bytes(tokenizer: Any) -> tuple[npt.NDArray[np.uint8], I64]:
+    """Bytes of every vocabulary id: raw bytes at 64 + b, token t at 320 + t; and their bounds, int64 [v + 1].
+
+    Added tokens (specials among them) stand for their text. Ids without a token are empty.
+    """
+    strings = [b""] * COMP_OFFSET
+    strings[BYTE_OFFSET : BYTE_OFFSET + 256] = [bytes([byte]) for byte in range(256)]
+    added = {index: token.content.encode() for index, token in tokenizer.get_added_tokens_decoder().items()}
+    alphabet = _byte_level_alphabet()
+    vocabulary = {index: token for token, index in tokenizer.get_vocab(with_added_tokens=True).items()}
+    byte_level = '"ByteLevel"' in json.dumps(json.loads(tokenizer.to_str()).get("decoder"))
+    for index in range(max(vocabulary, default=-1) + 1):
+        token = vocabulary.get(index, "")
+        strings.append(added.get(index) or _bytes_of(token, alphabet if byte_level else None))
+    bounds = np.zeros(len(strings) + 1, np.int64)
+    np.cumsum([len(string) for string in strings], out=bounds[1:])
+    return np.frombuffer(b"".join(strings), np.uint8), bounds
+
+
+def _bytes_of(token: str, alphabet: dict[str, int] | None) -> bytes:
+    """Bytes of a token: by the byte-level alphabet; else `<0xNN>` byte fallback and the word mark of SentencePiece."""
+    if alphabet is not None:
+        return bytes(alphabet[char] for char in token) if all(char in alphabet for char in token) else token.encode()
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bytes([int(token[3:5], 16)])
+    return token.replace("▁", " ").encode()
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """GPT-2's map of printable characters to bytes: printable ones are themselves, the others follow from 256."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+def _utf8(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _is_escaped(text: str) -> bool:
+    return "\udc80" <= text[0] <= "\udcff"
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _escape(text: str) -> U32:
+    return np.frombuffer(_bytes(text), np.uint8).astype(np.uint32) + np.uint32(BYTE_OFFSET)

@@ -1,0 +1,110 @@
+"""From one record of an input to documents: which field is the text, what is kept, how long ones are cut.
+
+Owns the options of reading, the closed set of reasons why a record is refused, and what JSONL and Parquet have
+in common. Pure; no I/O.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pipelines.documents import EXCERPT_BYTES, Document, Reject
+from pipelines.inputs import InputError, printable
+from pipelines.pieces import pieces
+from schemas.draws import document_id
+from schemas.errors import UserError
+
+RefusalReason = Literal[
+    "invalid-utf8",
+    "lone-surrogate",
+    "invalid-json",
+    "not-an-object",
+    "missing-field",
+    "wrong-type",
+    "record-too-long",
+]
+READ_REASONS: tuple[str, ...] = (*get_args(RefusalReason), "unreadable", "decompression-bomb")
+"""Every reason that reading can give; those of a record first, then those of (the rest of) an input."""
+
+_LISTED_NAMES = 20
+"""Keys or columns that a detail lists: enough to see the right one, short enough for a line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How records become documents.
+
+    Attributes:
+        field: key or column of the text; None: the first of `text` and `content` (in Parquet then `raw`, so that
+            our own datasets are inputs too).
+        group_field: key or column of the group; None: the file extension of a text file, else jsonl or parquet.
+        keep_columns: keys or columns to keep beside the text.
+        max_document_bytes: longer documents are cut into pieces.
+        max_record_bytes: longer JSON lines are rejected without being held.
+    """
+
+    field: str | None = None
+    group_field: str | None = None
+    keep_columns: tuple[str, ...] = ()
+    max_document_bytes: int = 16 << 20
+    max_record_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_document_bytes < 1 << 32:
+            raise UserError(f"--max-document-bytes: {self.max_document_bytes} is not from 1 to 2^32 - 1")
+        if self.max_record_bytes < 1:
+            raise UserError(f"--max-record-bytes: {self.max_record_bytes} is not positive")
+
+
+class RefusalError(Exception):
+    """A record that is no document, by one of the closed set of reasons."""
+
+    def __init__(self, reason: RefusalReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def documents_of(
+    raw: bytes, source: str, record: int, group: str, kept: Mapping[str, str | None], limit: int
+) -> Iterator[Document]:
+    """The document, or its pieces of at most `limit` bytes, all with the doc_id of the whole."""
+    doc_id = document_id(raw)
+    if len(raw) <= limit:  # the usual case, without the cost of another generator
+        yield Document(doc_id=doc_id, source=source, record=record, piece=0, group=group, raw=raw, kept=kept)
+        return
+    for piece, part in enumerate(pieces(raw, limit)):
+        yield Document(doc_id=doc_id, source=source, record=record, piece=piece, group=group, raw=part, kept=kept)
+
+
+def rejected(source: str, record: int, error: RefusalError | InputError, excerpt: bytes = b"") -> Reject:
+    """The reject of a refused record (stage parse) or of the rest of an input (stage read)."""
+    return Reject(
+        source=source,
+        record=record,
+        stage="parse" if isinstance(error, RefusalError) else "read",
+        reason=error.reason,
+        detail=error.detail,
+        excerpt=excerpt[:EXCERPT_BYTES],
+    )
+
+
+def missing_field(wanted: tuple[str, ...], present: list[str], kind: str) -> RefusalError:
+    """The refusal that names what was looked for and what is there."""
+    listed = ", ".join(printable(name[:60]) for name in present[:_LISTED_NAMES]) or "none"
+    more = f" and {len(present) - _LISTED_NAMES} more" if len(present) > _LISTED_NAMES else ""
+    return RefusalError("missing-field", f"no {' or '.join(map(repr, wanted))} (or null); {kind}: {listed}{more}")
+
+
+def as_text(value: object) -> str | None:
+    """A kept or group value: strings as they are, None as None, anything else as compact JSON."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return printable(value)
+    return printable(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_as_json))
+
+
+def _as_json(value: object) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,5 @@
+"""The one exception that users see as a single line, without a stack trace."""
+
+
+class UserError(ValueError):
+    """Bad input, configuration or resources: the text names the file or option, what is wrong, what to do."""

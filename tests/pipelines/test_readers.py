@@ -1,0 +1,541 @@
+"""Reading blocks: every byte and record arrives once, damage is one reject, memory is bounded."""
+
+import errno
+import gzip
+import itertools
+import json
+import lzma
+import random
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines import readers
+from pipelines.corpus import list_corpus
+from pipelines.documents import EXCERPT_BYTES, Document, Reject
+from pipelines.inputs import InputError, InputFile, input_errors, read_chunks
+from pipelines.plan import JsonlBlock, ParquetBlock, cut_blocks
+from pipelines.readers import read_block
+from pipelines.records import READ_REASONS, ReadOptions, RefusalReason
+from schemas.draws import document_id
+from schemas.errors import UserError
+
+MIB = 1 << 20
+Item = Document | Reject
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".xz": lzma.compress,
+}
+
+
+def read(spec: Path | str, block_bytes: int = MIB, **options: Any) -> list[Item]:
+    corpus = list_corpus(str(spec))
+    blocks = cut_blocks(corpus, block_bytes)
+    return [item for block in blocks for item in read_block(corpus.root, block, ReadOptions(**options))]
+
+
+def read_data(tmp_path: Path, name: str, data: bytes, **options: Any) -> list[Item]:
+    (tmp_path / name).write_bytes(data)
+    return read(tmp_path / name, **options)
+
+
+def documents(items: list[Item]) -> list[Document]:
+    assert not [item for item in items if isinstance(item, Reject)]
+    return [item for item in items if isinstance(item, Document)]
+
+
+def raws(items: list[Item]) -> list[bytes]:
+    return [document.raw for document in documents(items)]
+
+
+def only_reject(items: list[Item]) -> Reject:
+    (reject,) = [item for item in items if isinstance(item, Reject)]
+    assert reject.reason in READ_REASONS
+    return reject
+
+
+def lines(*values: object) -> bytes:
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+
+
+# --- text
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_a_text_file_is_one_document_of_its_bytes(tmp_path: Path, suffix: str) -> None:
+    data = bytes(range(256)) * 10
+    (document,) = documents(read_data(tmp_path, f"a.PY{suffix}", COMPRESS[suffix](data), keep_columns=("id",)))
+    assert document == Document(
+        doc_id=document_id(data), source=f"a.PY{suffix}", record=0, piece=0, group="py", raw=data, kept={"id": None}
+    )
+
+
+def test_an_empty_file_is_an_empty_document(tmp_path: Path) -> None:
+    (document,) = documents(read_data(tmp_path, "empty", b""))
+    assert (document.raw, document.doc_id, document.group) == (b"", document_id(b""), "")
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_a_long_text_is_cut_and_keeps_the_id_of_the_whole(tmp_path: Path, suffix: str) -> None:
+    data = b"".join(b"line %d of some text\n" % index for index in range(200_000))
+    items = documents(read_data(tmp_path, f"a.txt{suffix}", COMPRESS[suffix](data), max_document_bytes=1_000_000))
+    assert b"".join(item.raw for item in items) == data
+    assert [item.piece for item in items] == list(range(len(items)))
+    assert {item.doc_id for item in items} == {document_id(data)}
+    assert all(len(item.raw) <= 1_000_000 and item.raw.endswith(b"\n") for item in items)
+
+
+def test_a_long_text_is_never_held_whole(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    with path.open("wb") as out:
+        for index in range(64):
+            out.write(b"%07d\n" % index * (MIB // 8))
+    tracemalloc.start()
+    count = sum(len(item.raw) for item in iterate(path, max_document_bytes=2 * MIB) if isinstance(item, Document))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 64 * MIB
+    assert peak < 16 * MIB
+
+
+def iterate(path: Path, **options: Any) -> Any:
+    corpus = list_corpus(str(path))
+    for block in cut_blocks(corpus):
+        yield from read_block(corpus.root, block, ReadOptions(**options))
+
+
+def test_a_text_that_changes_between_the_passes_fails_the_unit(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"line\n" * MIB)
+    items = iterate(path, max_document_bytes=100_000)
+    next(items)
+    path.write_bytes(b"LINE\n" * MIB)
+    with pytest.raises(UserError, match=r"a\.txt: changed while it was read"):
+        list(items)
+
+
+def test_several_small_files_of_a_block_are_read_even_if_one_is_gone(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).write_bytes(name.encode())
+    corpus = list_corpus(str(tmp_path))
+    (tmp_path / "b").unlink()
+    (block,) = cut_blocks(corpus)
+    first, second, third = read_block(corpus.root, block, ReadOptions())
+    assert isinstance(first, Document)
+    assert isinstance(third, Document)
+    assert second == Reject(source="b", record=0, stage="read", reason="unreadable", detail="no such file")
+
+
+# --- JSONL
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+json_lines = st.lists(
+    st.one_of(
+        texts.map(lambda text: json.dumps({"text": text}, ensure_ascii=False).encode()),
+        st.sampled_from([b"", b"  ", b"{}", b"not json", b'{"text": "\xff"}', b'{"text": "cr"}\r', b"[1]"]),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(json_lines, st.booleans(), st.lists(st.integers(0, 2000), max_size=8), st.integers(1, 40))
+def test_any_split_into_ranges_gives_the_items_of_the_whole_file_in_order(
+    tmp_path_factory: pytest.TempPathFactory, records: list[bytes], ends: bool, cuts: list[int], limit: int
+) -> None:
+    data = b"\n".join(records) + (b"\n" if ends and records else b"")
+    folder = tmp_path_factory.mktemp("split")
+    (folder / "a.jsonl").write_bytes(data)
+    file = InputFile(path="a.jsonl", size=len(data), format="jsonl", compression="", version="")
+    bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+
+    def items(bounds: list[int], **options: Any) -> list[Item]:
+        blocks = [JsonlBlock(file=file, start=a, stop=b) for a, b in itertools.pairwise(bounds)]
+        return [item for block in blocks for item in read_block(str(folder), block, ReadOptions(**options))]
+
+    whole = items([0, len(data)])
+    assert items(bounds) == whole
+    assert [item.record for item in whole] == [offset for offset, record in offsets(data) if record.strip(b" \r\t")]
+    assert items(bounds, max_record_bytes=limit) == items([0, len(data)], max_record_bytes=limit)
+
+
+def offsets(data: bytes) -> list[tuple[int, bytes]]:
+    found, offset = [], 0
+    for record in data.split(b"\n"):
+        found.append((offset, record))
+        offset += len(record) + 1
+    return found
+
+
+@given(json_lines, st.lists(st.integers(1, 50), max_size=40))
+def test_lines_do_not_depend_on_the_chunks(records: list[bytes], sizes: list[int]) -> None:
+    data = b"\n".join(records)
+    chunks, position = [], 0
+    for size in [*sizes, len(data)]:
+        chunks.append(data[position : position + size])
+        position += size
+    chunks = [chunk for chunk in chunks if chunk]
+    got = list(readers._lines(chunks, 0, None, 1000, skip=False))
+    expected = [(offset, line, len(line)) for offset, line in offsets(data)]
+    assert got == (expected[:-1] if not expected[-1][1] else expected)
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_records_are_offsets_in_the_decompressed_stream(tmp_path: Path, suffix: str) -> None:
+    data = b'\xef\xbb\xbf{"text": "bom"}\n\n{"content": "crlf"}\r\n   \r\n{"text": "last"}'
+    items = documents(read_data(tmp_path, f"a.jsonl{suffix}", COMPRESS[suffix](data)))
+    assert [(item.raw, item.record, item.group) for item in items] == [
+        (b"bom", 0, "jsonl"),
+        (b"crlf", 20, "jsonl"),
+        (b"last", 46, "jsonl"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "detail"),
+    [
+        (b'{"text": "\xff"}', "invalid-utf8", "byte 10"),
+        (b'{"text": "\xed\xa0\x80"}', "invalid-utf8", "byte 10"),
+        (b'{"text": "a\\ud800"}', "lone-surrogate", "character 1"),
+        (b'{"text": "a"', "invalid-json", "delimiter"),
+        (b"[" * 100_000, "invalid-json", "recursion"),
+        (b'["text"]', "not-an-object", "list"),
+        (b"null", "not-an-object", "NoneType"),
+        (b'{"txt": 1, "url": 2}', "missing-field", "no 'text' or 'content' (or null); keys: txt, url"),
+        (b'{"text": null}', "missing-field", "keys: text"),
+        (b"{}", "missing-field", "keys: none"),
+        (b'{"text": 5}', "wrong-type", "'text' is a JSON int"),
+        (b'{"text": "' + b"x" * 200_000 + b'"}', "record-too-long", "--max-record-bytes (150,000)"),
+    ],
+)
+def test_each_refused_record_is_one_reject_and_the_rest_is_read(
+    tmp_path: Path, line: bytes, reason: RefusalReason, detail: str
+) -> None:
+    data = b'{"text": "before"}\n' + line + b'\n{"text": "after"}\n'
+    items = read_data(tmp_path, "a.jsonl", data, max_record_bytes=150_000)
+    reject = only_reject(items)
+    assert [item.raw for item in items if isinstance(item, Document)] == [b"before", b"after"]
+    assert (reject.reason, reject.stage, reject.record, reject.piece) == (reason, "parse", 19, 0)
+    assert detail in reject.detail
+    assert reject.excerpt == line[:EXCERPT_BYTES]
+    assert "\n" not in reject.detail
+
+
+def test_every_reason_has_a_test_and_is_in_the_closed_set() -> None:
+    assert set(get_args(RefusalReason)) | {"unreadable", "decompression-bomb"} == set(READ_REASONS)
+
+
+def test_what_only_a_strict_parser_refuses_outside_the_text_is_a_document(tmp_path: Path) -> None:
+    data = b'{"text": "a", "score": NaN}\n{"text": "b", "title": "\\ud800"}\n'
+    items = documents(read_data(tmp_path, "a.jsonl", data, keep_columns=("score", "title")))
+    assert [(item.raw, dict(item.kept)) for item in items] == [
+        (b"a", {"score": "NaN", "title": None}),
+        (b"b", {"score": None, "title": "\\xed\\xa0\\x80"}),
+    ]
+
+
+def test_kept_and_group_values_are_strings_or_json(tmp_path: Path) -> None:
+    data = lines({"body": "x", "lang": "fr", "meta": {"a": [1, "é"]}, "ok": True}, {"body": "y", "lang": None})
+    items = documents(
+        read_data(tmp_path, "a.jsonl", data, field="body", group_field="lang", keep_columns=("lang", "meta", "ok"))
+    )
+    assert [(item.group, dict(item.kept)) for item in items] == [
+        ("fr", {"lang": "fr", "meta": '{"a":[1,"é"]}', "ok": "true"}),
+        ("", {"lang": None, "meta": None, "ok": None}),
+    ]
+
+
+def test_a_long_json_text_is_cut_into_pieces(tmp_path: Path) -> None:
+    text = "one line\n" * 100
+    items = documents(read_data(tmp_path, "a.jsonl", lines({"text": text}), max_document_bytes=50))
+    assert "".join(item.raw.decode() for item in items) == text
+    assert {(item.doc_id, item.record) for item in items} == {(document_id(text.encode()), 0)}
+    assert [item.piece for item in items] == list(range(len(items)))
+
+
+@pytest.mark.parametrize("suffix", ["", ".zst"])
+def test_a_huge_line_is_skipped_without_being_held(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    filler = bytes(range(32, 96)) * (MIB // 64)
+    with path.open("wb") as stored:
+        out = zstandard.ZstdCompressor(level=1).stream_writer(stored, closefd=False) if suffix else stored
+        out.write(b'{"text": "first"}\n{"text": "')
+        for _ in range(300 if not suffix else 40):
+            out.write(filler)
+        out.write(b'"}\n{"text": "last"}\n')
+        if suffix:
+            out.close()
+    if suffix:
+        path.write_bytes(path.read_bytes() + zstandard.compress(b"\n" * 10) * 10_000)  # below 1,000 to 1
+    tracemalloc.start()
+    items = list(iterate(path, max_record_bytes=4 * MIB))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [item.raw for item in items if isinstance(item, Document)] == [b"first", b"last"]
+    assert only_reject(items).reason == "record-too-long"
+    assert peak < 16 * MIB
+
+
+# --- compressed and damaged inputs
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".xz"])
+def test_several_members_are_one_stream(tmp_path: Path, suffix: str) -> None:
+    compress = COMPRESS[suffix]
+    data = compress(b'{"text": "a"}\n{"te') + compress(b'xt": "b"}\n') + compress(b"") + compress(b'{"text": "c"}')
+    assert raws(read_data(tmp_path, f"a.jsonl{suffix}", data)) == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".xz"])
+def test_a_truncated_file_keeps_what_was_read_and_gives_one_reject(tmp_path: Path, suffix: str) -> None:
+    source = random.Random(0)
+    data = lines(*({"text": source.randbytes(500).hex()} for _ in range(3000)))
+    items = read_data(tmp_path, f"a.jsonl{suffix}", COMPRESS[suffix](data)[:-1000])
+    reject = only_reject(items)
+    assert items[-1] is reject
+    assert len(items) > 2000
+    assert (reject.reason, reject.stage) == ("unreadable", "read")
+    assert reject.record == items[-2].record + 1012 + 1
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".xz"])
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_a_file_that_is_not_what_its_name_says_is_one_reject(tmp_path: Path, kind: str, suffix: str) -> None:
+    (reject,) = read_data(tmp_path, f"a.{kind}{suffix}", b"plain text")
+    assert only_reject([reject]).reason == "unreadable"
+
+
+@pytest.mark.parametrize("suffix", [".zst", ".gz", ".xz"])
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_a_decompression_bomb_rejects_the_rest_of_its_file(tmp_path: Path, kind: str, suffix: str) -> None:
+    start = b'{"text": "fine"}\n'
+    items = read_data(tmp_path, f"a.{kind}{suffix}", COMPRESS[suffix](start + b" " * (200 * MIB)))
+    reject = only_reject(items)
+    assert (reject.reason, reject.stage) == ("decompression-bomb", "read")
+    assert raws(items[:-1]) == ([b"fine"] if kind == "jsonl" else [])
+
+
+def test_a_file_of_another_size_than_listed_is_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines(*({"text": str(index)} for index in range(100))))
+    corpus = list_corpus(str(path))
+    blocks = list(cut_blocks(corpus, 500))
+    path.write_bytes(path.read_bytes()[:-10])
+    for block in blocks:
+        (item,) = read_block(corpus.root, block, ReadOptions())
+        assert only_reject([item]).reason == "unreadable"
+        assert "when the corpus was listed" in only_reject([item]).detail
+
+
+def test_only_the_inputs_own_faults_become_rejects() -> None:
+    for error in [EOFError("x"), zlib.error("x"), OSError("decoder"), FileNotFoundError(), pa.ArrowInvalid("x")]:
+        with pytest.raises(InputError), input_errors("s3://bucket"):
+            raise error
+    for error in [OSError(errno.EIO, "network"), TimeoutError(), ConnectionResetError(), MemoryError()]:
+        with pytest.raises(type(error)), input_errors("s3://bucket"):
+            raise error
+    with pytest.raises(InputError), input_errors("/local"):
+        raise OSError(errno.EIO, "disk")
+    with pytest.raises(OSError, match="handles"), input_errors("/local"):
+        raise OSError(errno.EMFILE, "handles")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst", ".xz", ".parquet"])
+def test_a_lost_connection_is_not_turned_into_a_reject(monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    fs = fsspec.filesystem("memory")
+    name = f"/lost/a.jsonl{suffix}" if suffix != ".parquet" else "/lost/a.parquet"
+    fs.pipe(name, b"x" * 100)
+
+    def fail(*_: object) -> bytes:
+        raise ConnectionResetError("lost")
+
+    corpus = list_corpus(f"memory:/{name}")
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFile.read", fail)
+    block = next(cut_blocks(corpus)) if suffix != ".parquet" else parquet_block(corpus.inputs[0])
+    with pytest.raises(ConnectionResetError):
+        list(read_block(corpus.root, block, ReadOptions()))
+
+
+def parquet_block(file: InputFile) -> ParquetBlock:
+    return ParquetBlock(file=file, start=0, stop=1, first_row=0, rows=1, input_bytes=file.size)
+
+
+def test_remote_inputs_read_like_local_ones(tmp_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    data = lines(*({"text": f"text {index}"} for index in range(500)))
+    files = {
+        "a.jsonl": data,
+        "b.jsonl.gz": gzip.compress(data),
+        "c.jsonl.zst": zstandard.compress(data),
+        "d.txt": b"text",
+        "e.parquet": parquet_bytes(pa.table({"text": ["x", "y"]})),
+    }
+    for name, content in files.items():
+        fs.pipe(f"/same/{name}", content)
+        (tmp_path / name).write_bytes(content)
+    remote = read("memory://same", block_bytes=1000)
+    assert remote == read(tmp_path, block_bytes=1000)
+    assert len(documents(remote)) == 3 * 500 + 1 + 2
+
+
+def test_chunks_stop_early_and_go_on_in_small_steps(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(bytes(5 * MIB))
+    (file,) = list_corpus(str(tmp_path)).inputs
+    sizes = [len(chunk) for chunk in read_chunks(str(tmp_path), file, MIB, 2 * MIB + 5)]
+    assert sizes[:4] == [MIB, 5, 1 << 16, 1 << 17]
+    assert sum(sizes) == 4 * MIB
+
+
+# --- Parquet
+
+
+def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **options)
+    return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.binary_view(),
+        pa.dictionary(pa.int32(), pa.string()),
+        pa.dictionary(pa.int8(), pa.binary()),
+    ],
+    ids=str,
+)
+def test_text_and_binary_columns_of_any_kind_are_read(tmp_path: Path, kind: pa.DataType) -> None:
+    values = ["é", "", None, "long " * 100, "é"]
+    plain = pa.array(values, kind.value_type if pa.types.is_dictionary(kind) else kind)
+    column = plain.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else plain
+    items = read_data(tmp_path, "a.parquet", parquet_bytes(pa.table({"text": column}), row_group_size=2))
+    reject = only_reject(items)
+    assert (reject.reason, reject.stage, reject.record) == ("missing-field", "parse", 2)
+    assert [(item.raw, item.record, item.group) for item in items if isinstance(item, Document)] == [
+        ("é".encode(), 0, "parquet"),
+        (b"", 1, "parquet"),
+        (b"long " * 100, 3, "parquet"),
+        ("é".encode(), 4, "parquet"),
+    ]
+
+
+def test_row_indices_run_through_blocks_and_batches(tmp_path: Path) -> None:
+    table = pa.table({"text": [f"row {index}" for index in range(5000)]})
+    (tmp_path / "a.parquet").write_bytes(parquet_bytes(table, row_group_size=1700))
+    items = documents(read(tmp_path, block_bytes=1))
+    assert [(item.record, item.raw) for item in items] == [(i, b"row %d" % i) for i in range(5000)]
+
+
+def test_invalid_utf8_in_a_string_column_is_kept_as_bytes(tmp_path: Path) -> None:
+    bad = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\3\0\0\0"), pa.py_buffer(b"a\xff\n")])
+    data = parquet_bytes(pa.table({"text": bad, "name": bad}))
+    (document,) = documents(read_data(tmp_path, "a.parquet", data, keep_columns=("name",)))
+    assert (document.raw, document.kept["name"]) == (b"a\xff\n", "a\\xff\n")
+
+
+def test_our_own_datasets_and_given_columns_are_read(tmp_path: Path) -> None:
+    table = pa.table({"doc_id": ["0"], "raw": [b"\xff raw"], "body": ["body"]})
+    assert raws(read_data(tmp_path, "a.parquet", parquet_bytes(table))) == [b"\xff raw"]
+    assert raws(read_data(tmp_path, "a.parquet", parquet_bytes(table), field="body")) == [b"body"]
+
+
+def test_a_missing_or_foreign_column_is_one_reject_of_the_block(tmp_path: Path) -> None:
+    data = parquet_bytes(pa.table({"text": [1, 2, 3], "url": ["a", "b", "c"]}))
+    reject = only_reject(read_data(tmp_path, "a.parquet", data))
+    assert (reject.reason, reject.detail) == ("wrong-type", "column 'text' is int64; expected string or binary")
+    reject = only_reject(read_data(tmp_path, "a.parquet", data, field="body"))
+    assert (reject.reason, reject.detail) == ("missing-field", "no 'body' (or null); columns: text, url")
+
+
+def test_kept_columns_of_parquet_become_text(tmp_path: Path) -> None:
+    moment = pa.array([1_700_000_000_123_456_789, None], pa.timestamp("ns", "Europe/Berlin"))
+    table = pa.table(
+        {
+            "text": ["a", "b"],
+            "lang": pa.array(["fr", None]).dictionary_encode(),
+            "meta": [{"x": [1]}, None],
+            "when": moment,
+            "span": pa.array([5, None], pa.duration("ns")),
+            "day": pa.array([0, None], pa.date32()),
+            "n": [1.5, None],
+        }
+    )
+    names = ("lang", "meta", "when", "span", "day", "n", "absent")
+    items = documents(read_data(tmp_path, "a.parquet", parquet_bytes(table), group_field="lang", keep_columns=names))
+    assert [item.group for item in items] == ["fr", ""]
+    assert dict(items[0].kept) == {
+        "lang": "fr",
+        "meta": '{"x":[1]}',
+        "when": "2023-11-14 22:13:20.123456789",
+        "span": "5",
+        "day": "1970-01-01",
+        "n": "1.5",
+        "absent": None,
+    }
+    assert set(items[1].kept.values()) == {None}
+    assert documents(read_data(tmp_path, "a.parquet", parquet_bytes(table), group_field="absent"))[0].group == ""
+
+
+def test_a_long_parquet_text_is_cut_into_pieces(tmp_path: Path) -> None:
+    data = parquet_bytes(pa.table({"text": ["short", "line\n" * 50]}))
+    items = documents(read_data(tmp_path, "a.parquet", data, max_document_bytes=100))
+    assert [(item.record, item.piece, len(item.raw)) for item in items] == [
+        (0, 0, 5),
+        (1, 0, 100),
+        (1, 1, 100),
+        (1, 2, 50),
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.parquet.gz"])
+def test_a_parquet_file_without_a_footer_is_one_reject(tmp_path: Path, name: str) -> None:
+    reject = only_reject(read_data(tmp_path, name, b"no Parquet file at all"))
+    assert (reject.reason, reject.record) == ("unreadable", 0)
+
+
+def test_a_damaged_page_is_one_reject_after_the_rows_before_it(tmp_path: Path) -> None:
+    table = pa.table({"text": [f"row {index} {index * 7919}" for index in range(3000)]})
+    data = bytearray(
+        parquet_bytes(table, row_group_size=1000, write_page_checksum=True, compression="none", use_dictionary=False)
+    )
+    data[data.index(b"row 1500 ")] ^= 1
+    items = read_data(tmp_path, "a.parquet", bytes(data))
+    assert only_reject(items).reason == "unreadable"
+    assert items[-1].record == 1000
+    assert [item.record for item in items[:-1]] == list(range(1000))
+
+
+def test_a_parquet_file_with_other_rows_than_planned_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(parquet_bytes(pa.table({"text": ["a", "b"]})))
+    (file,) = list_corpus(str(tmp_path)).inputs
+    for block in [
+        ParquetBlock(file=file, start=0, stop=1, first_row=0, rows=3, input_bytes=1),
+        ParquetBlock(file=file, start=0, stop=2, first_row=0, rows=2, input_bytes=1),
+        ParquetBlock(file=file, start=0, stop=0, first_row=0, rows=0, input_bytes=1, readable=False),
+    ]:
+        (item,) = read_block(str(tmp_path), block, ReadOptions())
+        assert "run again" in only_reject([item]).detail
+
+
+def test_bad_options_name_themselves() -> None:
+    with pytest.raises(UserError, match="--max-document-bytes: 0"):
+        ReadOptions(max_document_bytes=0)
+    with pytest.raises(UserError, match="--max-record-bytes: 0"):
+        ReadOptions(max_record_bytes=0)
