@@ -112,12 +112,14 @@ def _cells(codebook: Codebook) -> tuple[I32, U32]:
     # groups of siblings, largest first (ties: smaller parent), siblings by byte
     order = inner[np.lexsort((inner, parents[inner], -children[parents[inner]]))]
     first = np.flatnonzero(np.diff(parents[order], prepend=-1, append=-1)).astype(np.int64)
-    # The last codeword of the preorder is a leaf, so its number marks a free cell.
+    # The last codeword of the preorder is a leaf, so its number marks a free cell; it gets cells of its own (of
+    # parent 0), where it will not find itself.
     empty = np.uint32((len(parents) - 1) << 16)
     size = 2 * len(parents) + 512
     while True:
         base, cells = np.zeros(len(parents), np.int32), np.full(size, empty, np.uint32)
         used = kernels.build_cells(parents, codebook.last, order, first, base, cells, int(empty))
         if used >= 0:
-            return base, cells[: max(used, 256)].copy()
+            base[-1] = used
+            return base, np.append(cells[:used], np.zeros(256, np.uint32))
         size *= 2

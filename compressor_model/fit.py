@@ -34,7 +34,7 @@ class FitOptions:
     """
 
     bits: tuple[int, ...] = (12, 16)
-    mean_segment: float = 2.9
+    mean_segment: float = 3.0
     text_bytes: int = 32 << 20
     distil_bytes: int = 8 << 20
     train: TrainOptions = field(default_factory=TrainOptions)

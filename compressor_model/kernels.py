@@ -31,14 +31,14 @@ def build_cells(parents: Array, last: Array, order: Array, first: Array, base: A
         order: int64 [m], codewords that have a parent, grouped by parent.
         first: int64 [p + 1], bounds of the groups in `order`, largest groups first. Groups of one size are
             sought from where the last of that size was put: nearly as dense as first fit, and linear.
-        base: int32 [n], out; `empty` cells at its end catch the leaves.
+        base: int32 [n], out, filled with 0, which stays for leaves: at least 256 cells are used.
         cells: uint32 [c], out, filled with `empty`.
         empty: a parent << 16 that no node has children under.
 
     Returns:
         Number of cells used, or -1 if `cells` was too short.
     """
-    start, used, at, size = np.int64(0), np.int64(0), np.int64(0), 0
+    start, used, at, size = np.int64(0), np.int64(256), np.int64(0), 0
     for g in range(len(first) - 1):
         group = order[first[g] : first[g + 1]]
         lowest = np.int64(last[group[0]])

@@ -1,10 +1,10 @@
 """What the corpus is: a specification in, a sorted listing of input files out.
 
 A specification is `stdlib` or `site-packages` (the sources of the running Python), a local file, folder or glob,
-or any fsspec URL of these. Folders are walked recursively; hidden files and folders and `__pycache__` are
-skipped, links to folders are not followed (links to files are), whatever is no regular file is skipped. Nothing
-is opened: formats and compressions go by name. Costs: one stat a file, about 5 us on a local disk; remote
-stores are listed in bulk. About 300 bytes of memory a file.
+or any fsspec URL of these. Of a dataset of ours its shards are listed. Folders are walked recursively; hidden
+files and folders and `__pycache__` are skipped, links to folders are not followed (links to files are), whatever
+is no regular file is skipped. Nothing is opened: formats and compressions go by name. Costs: one stat a file,
+about 5 us on a local disk; remote stores are listed in bulk. About 300 bytes of memory a file.
 """
 
 import fnmatch
@@ -98,6 +98,9 @@ def list_corpus(spec: str, *, format: InputFormat = "auto", include: tuple[str, 
     if format not in get_args(InputFormat):
         raise UserError(f"--format: {format!r} is not one of {', '.join(get_args(InputFormat))}")
     root, found = _find(spec)
+    found = list(found)
+    if any(item.path == "meta/dataset.json" for item in found):  # one of our own: its shards, not what is about them
+        found = [item for item in found if fnmatch.fnmatchcase(item.path, "part-*.parquet")]
     inputs = [
         InputFile(
             path=item.path,

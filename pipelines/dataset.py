@@ -5,6 +5,7 @@ another configuration is refused before work, and a killed job is recognised and
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +20,10 @@ from pipelines import commit, proxies
 from pipelines.corpus import Corpus
 from pipelines.job import Job
 from pipelines.plan import PlanOptions, Unit
-from pipelines.proxies.prepare import PROXY_FOLDER, ProxyOptions, dataset_proxy
+from pipelines.proxies.prepare import PROXY_FOLDER, ProxyOptions, dataset_proxy, proxy_files
 from pipelines.storage import Folder
 from schemas.errors import UserError
-from schemas.manifest import Manifest, seal, unseal
+from schemas.manifest import Manifest, canonical, seal, unseal
 from schemas.shard import FORMAT_VERSION, metadata_of
 
 SHARD_NAME = re.compile(r"part-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.parquet")
@@ -36,8 +37,8 @@ _COMPARED = ("corpus.digest", "proxy", "options", "plan")
 def describe(
     corpus: Corpus, options: ProxyOptions, proxy: proxies.Proxy, job: Job, plan: PlanOptions, units: list[Unit]
 ) -> dict[str, Any]:
-    """The description of the dataset that this configuration makes."""
-    return {
+    """The description of the dataset that this configuration makes, as JSON gives it back."""
+    description = {
         "corpus": {
             "spec": corpus.spec,
             "files": len(corpus.inputs),
@@ -50,13 +51,15 @@ def describe(
             "fingerprint": proxy.fingerprint,
             "lossless": proxy.lossless,
             "vocabulary": proxy.vocabulary.to_json(),
-            "files": _digests(job.out),
+            "files": proxy_files(job.out),
         },
         "plan": {"seed": plan.seed, "units": len(units)},
         "options": job.identity(),
         "versions": {name: version(name) for name in ("pyarrow", "tokenizers", "constriction", "numpy")},
         "lock_digest": hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest() if LOCK_FILE.exists() else None,
     }
+    normalised: dict[str, Any] = json.loads(canonical(description))
+    return normalised
 
 
 def write(out: Folder, description: dict[str, Any]) -> None:
@@ -64,8 +67,12 @@ def write(out: Folder, description: dict[str, Any]) -> None:
     out.write(commit.DATASET, seal({"format_version": FORMAT_VERSION, **description}))
 
 
-def read(out: Folder) -> dict[str, Any] | None:
+def read(out: Folder, *, beside_others: bool = False) -> dict[str, Any] | None:
     """The description of the dataset in a folder, None for an empty or new one.
+
+    Args:
+        out: the folder.
+        beside_others: allow files that are not ours, unless they would be taken for shards.
 
     Raises:
         UserError: it is damaged, or the folder holds something else.
@@ -73,7 +80,7 @@ def read(out: Folder) -> dict[str, Any] | None:
     try:
         fields = unseal(out.read(commit.DATASET), out.locate(commit.DATASET))
     except FileNotFoundError:
-        foreign = [name for name in out.sizes() if not name.startswith(".")]
+        foreign = [name for name in out.sizes() if name.endswith(".parquet") or not beside_others]
         if foreign:
             raise UserError(
                 f"OUT={out.url}: has files but no {commit.DATASET} ({foreign[0]}, ...); choose an empty folder"
@@ -174,10 +181,6 @@ def _is_shard(out: Folder, name: str) -> bool:
     except (UserError, OSError, pa.ArrowException):
         return False
     return True
-
-
-def _digests(out: Folder) -> dict[str, str]:
-    return {Path(name).name: out.digest(name) for name in sorted(out.sizes(PROXY_FOLDER))}
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -110,13 +110,13 @@ def preprocess(options: PreprocessOptions) -> Manifest:
     out = Folder(options.out_or_default())
     corpus = list_corpus(options.corpus, format=options.format, include=options.include)
     _refuse_inside(out, corpus)
-    with _locked(out):
+    with _interruptible(), _locked(out):
         if options.overwrite:
             dataset.remove(out)
         out.sweep()
         plan = PlanOptions(seed=options.seed, unit_bytes=options.unit_bytes)
         units = plan_units(corpus, plan)
-        stored = dataset.read(out)
+        stored = dataset.read(out, beside_others=options.overwrite)
         say = partial(_say, options.quiet)
         proxy = prepare(options.proxy, Sampler(corpus, options.read), out, stored, say)
         job = Job(
@@ -137,6 +137,7 @@ def preprocess(options: PreprocessOptions) -> Manifest:
         say(f"{corpus.spec}: {len(corpus.inputs):,} files, {corpus.listed_bytes / 1e6:.1f} MB -> {out.url}")
         start = time.monotonic()
         _run(job, units, options)
+        out.sweep()  # of workers that died
         receipts = commit.read_receipts(out)
         _check_rejects(out, receipts, options.max_reject_fraction)
         manifest = commit.write_manifest(out, description, proxy.vocabulary, receipts)
@@ -161,19 +162,18 @@ def _run(job: Job, units: list[Unit], options: PreprocessOptions) -> None:
 
     thread = threading.Thread(target=work, daemon=True)
     progress = ProgressReport(job.out, [job.receipt_name(unit) for unit in units], options.quiet)
-    with _interruptible():
-        try:
-            thread.start()
-            while thread.is_alive():
-                thread.join(progress.interval)
-                progress.update()
-        except KeyboardInterrupt:
-            progress.close()
-            if pool is not None:
-                pool.kill()
-            done = sum(commit.existing_receipt(job, unit) is not None for unit in units)
-            _say(False, f"interrupted: {done} of {len(units)} units are done; the same command goes on from there")
-            os._exit(INTERRUPTED)  # Beam's threads wait for units that will not end
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(progress.interval)
+            progress.update()
+    except KeyboardInterrupt:
+        progress.close()
+        if pool is not None:
+            pool.kill()
+        done = sum(commit.existing_receipt(job, unit) is not None for unit in units)
+        _say(False, f"interrupted: {done} of {len(units)} units are done; the same command goes on from there")
+        os._exit(INTERRUPTED)  # Beam's threads wait for units that will not end
     progress.close()
     if pool is not None:
         pool.close()

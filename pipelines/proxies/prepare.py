@@ -145,7 +145,8 @@ def prepare(
     """
     if stored is not None and options.is_chosen_by_corpus:
         before = stored["proxy"]
-        if before["request"] == options.request() and stored["corpus"]["digest"] == sampler.corpus.listing_digest:
+        same = before["request"] == options.request() and stored["corpus"]["digest"] == sampler.corpus.listing_digest
+        if same and before["files"] == proxy_files(out):
             with suppress(UserError):
                 proxy = dataset_proxy(out, before)
                 if proxy.fingerprint == before["fingerprint"]:
@@ -178,6 +179,11 @@ def dataset_proxy(out: Folder, described: dict[str, Any]) -> proxies.Proxy:
     if name == "neural":
         return proxies.load(f"neural:{place}?coder={request['coder']}&bits={request['bits']}")
     return proxies.load(f"{name}:")
+
+
+def proxy_files(out: Folder) -> dict[str, str]:
+    """SHA-256 of each file of the dataset's proxy, by name."""
+    return {Path(name).name: out.digest(name) for name in sorted(out.sizes(PROXY_FOLDER))}
 
 
 def _copy(source: Path, out: Folder, name: str) -> None:
