@@ -37,6 +37,7 @@ class LocalPool:
         self._workers = workers
         self._lock = threading.Lock()
         self._executor = self._start()
+        self._killed = False
         self.failure: Exception | None = None
 
     def run(self, job: Job, unit: Unit) -> Outcome:
@@ -46,6 +47,9 @@ class LocalPool:
             UserError: its workers die again and again.
             Exception: what `encode_shard` raised. The first of all is kept in `failure`.
         """
+        # Ctrl-C reaches the whole process group, and the driver decides what it means: workers are started from
+        # this thread and inherit its mask.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for _ in range(ATTEMPTS):
                 executor = self._executor
@@ -62,7 +66,9 @@ class LocalPool:
             raise
 
     def kill(self) -> None:
-        """End all workers now; what they had not committed is lost and will be redone."""
+        """End all workers now, for good; what they had not committed is lost and will be redone."""
+        with self._lock:
+            self._killed = True
         for process in list((self._executor._processes or {}).values()):
             process.kill()
 
@@ -76,9 +82,11 @@ class LocalPool:
 
     def _replace(self, broken: ProcessPoolExecutor) -> None:
         with self._lock:
-            if self._executor is broken:
+            if self._executor is broken and not self._killed:
                 broken.shutdown(wait=False, cancel_futures=True)
                 self._executor = self._start()
+        if self._killed:
+            threading.Event().wait()  # for the end of the process; an exception here would be a trace in the log
 
 
 def use_one_thread() -> None:
@@ -89,7 +97,6 @@ def use_one_thread() -> None:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     threading.Thread(target=_die_with_driver, daemon=True).start()
 
 

@@ -52,7 +52,7 @@ def rebuild_manifest(data: str) -> Manifest:
     return commit.write_manifest(folder, described, vocabulary, receipts)
 
 
-def rebuild(options: ManifestOptions) -> None:
+def run(options: ManifestOptions) -> None:
     """The `manifest` command.
 
     Raises:

@@ -134,6 +134,7 @@ def preprocess(options: PreprocessOptions) -> Manifest:
             dataset.write(out, description)
         else:
             dataset.check_same(out, stored, description)
+            description = stored  # names and versions of the run that began it, whoever goes on
         say(f"{corpus.spec}: {len(corpus.inputs):,} files, {corpus.listed_bytes / 1e6:.1f} MB -> {out.url}")
         start = time.monotonic()
         _run(job, units, options)
@@ -147,7 +148,8 @@ def preprocess(options: PreprocessOptions) -> Manifest:
 
 def _run(job: Job, units: list[Unit], options: PreprocessOptions) -> None:
     """Run the units on the runner in a thread, while this one shows progress and hears Ctrl-C."""
-    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of optional clients that nobody here asked for
+    # Beam warns of optional clients that nobody here asked for, and logs a trace of what is said in a line below
+    logging.getLogger().setLevel(logging.CRITICAL if options.runner == "direct" else logging.ERROR)
     from pipelines import beam  # takes seconds to import, which bad options should not cost
 
     workers = min(options.workers or os.cpu_count() or 1, len(units))
