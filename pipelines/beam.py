@@ -75,5 +75,7 @@ class _EncodeUnit(beam.DoFn):  # type: ignore[misc]
         """Do one unit."""
         if self._pool is None:
             yield encode_shard(self._job, unit)
-        else:
-            yield _pools[self._pool].run(self._job, unit)
+            return
+        outcome = _pools[self._pool].run(self._job, unit)
+        if outcome is not None:
+            yield outcome

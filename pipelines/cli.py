@@ -138,5 +138,5 @@ def _plain(stop: BaseException, drawn: str) -> UserError:
         cause = cause.__context__
     lines = [line.strip("│ ") for line in drawn.splitlines() if not line.startswith(("╭", "╰"))]
     first = lines[: next((at for at, line in enumerate(lines) if line.startswith("──")), len(lines))]
-    text = " ".join(" ".join(first).split()).removeprefix("Error parsing ")
+    text = " ".join(" ".join(first).split()).removeprefix("Error parsing ").split(" Got errors")[0]
     return UserError(f"{text.rstrip('.')}; see --help")

@@ -34,36 +34,39 @@ class LocalPool:
     """
 
     def __init__(self, workers: int) -> None:
+        use_one_thread()
         self._workers = workers
         self._lock = threading.Lock()
         self._executor = self._start()
         self._killed = False
         self.failure: Exception | None = None
 
-    def run(self, job: Job, unit: Unit) -> Outcome:
+    def run(self, job: Job, unit: Unit) -> Outcome | None:
         """Run a unit in a worker process and wait for it; called from many threads.
 
-        Raises:
-            UserError: its workers die again and again.
-            Exception: what `encode_shard` raised. The first of all is kept in `failure`.
+        Returns:
+            The outcome; None if this unit or one before it failed. The first error is kept in `failure` and not
+            raised here: Beam would print its trace from five layers down.
         """
         # Ctrl-C reaches the whole process group, and the driver decides what it means: workers are started from
         # this thread and inherit its mask.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            for _ in range(ATTEMPTS):
-                executor = self._executor
-                try:
-                    return executor.submit(encode_shard, job, unit).result()
-                except BrokenProcessPool:
-                    self._replace(executor)
-            raise UserError(
-                f"unit {unit.index}: worker processes died {ATTEMPTS} times while it ran (out of memory, or killed?); "
-                "use fewer WORKERS or smaller --unit-bytes, and run the same command again: finished units are kept"
-            )
-        except Exception as error:
-            self.failure = self.failure or error
-            raise
+        for _ in range(ATTEMPTS):
+            if self.failure is not None:
+                return None
+            executor = self._executor
+            try:
+                return executor.submit(encode_shard, job, unit).result()
+            except BrokenProcessPool:
+                self._replace(executor)
+            except Exception as error:  # noqa: BLE001 - raised in the main thread
+                self.failure = self.failure or error
+                return None
+        self.failure = self.failure or UserError(
+            f"unit {unit.index}: worker processes died {ATTEMPTS} times while it ran (out of memory, or killed?); "
+            "use fewer WORKERS or smaller --unit-bytes, and run the same command again: finished units are kept"
+        )
+        return None
 
     def kill(self) -> None:
         """End all workers now, for good; what they had not committed is lost and will be redone."""
@@ -86,7 +89,7 @@ class LocalPool:
                 broken.shutdown(wait=False, cancel_futures=True)
                 self._executor = self._start()
         if self._killed:
-            threading.Event().wait()  # for the end of the process; an exception here would be a trace in the log
+            threading.Event().wait()  # for the end of the process
 
 
 def use_one_thread() -> None:

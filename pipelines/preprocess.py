@@ -106,7 +106,6 @@ def preprocess(options: PreprocessOptions) -> Manifest:
     Raises:
         UserError: anything that the user can mend, in one line.
     """
-    local_pool.use_one_thread()
     out = Folder(options.out_or_default())
     corpus = list_corpus(options.corpus, format=options.format, include=options.include)
     _refuse_inside(out, corpus)
@@ -148,8 +147,7 @@ def preprocess(options: PreprocessOptions) -> Manifest:
 
 def _run(job: Job, units: list[Unit], options: PreprocessOptions) -> None:
     """Run the units on the runner in a thread, while this one shows progress and hears Ctrl-C."""
-    # Beam warns of optional clients that nobody here asked for, and logs a trace of what is said in a line below
-    logging.getLogger().setLevel(logging.CRITICAL if options.runner == "direct" else logging.ERROR)
+    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of optional clients that nobody here asked for
     from pipelines import beam  # takes seconds to import, which bad options should not cost
 
     workers = min(options.workers or os.cpu_count() or 1, len(units))
@@ -179,8 +177,10 @@ def _run(job: Job, units: list[Unit], options: PreprocessOptions) -> None:
     progress.close()
     if pool is not None:
         pool.close()
+    if pool is not None and pool.failure is not None:
+        failures.insert(0, pool.failure)
     if failures:
-        _raise_plainly(job.out, (pool.failure if pool is not None else None) or failures[0])
+        _raise_plainly(job.out, failures[0])
 
 
 def _raise_plainly(out: Folder, error: Exception) -> NoReturn:

@@ -1,0 +1,111 @@
+"""Which compressor or tokenizer a corpus gets."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from compressor_model import fit
+from compressor_model.artefact import PRETRAINED
+from compressor_model.train import TrainOptions
+from pipelines.corpus import list_corpus
+from pipelines.proxies import prepare
+from pipelines.proxies.prepare import ProxyOptions, Sampler, choose_compressor
+from pipelines.records import ReadOptions
+from pipelines.storage import Folder
+from schemas.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def sampler(folder: Path) -> Sampler:
+    return Sampler(list_corpus(str(folder)), ReadOptions())
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Text that the shipped compressor codes badly: random upper-case letters in a few made-up words."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("QWXZKVJ", k=6)) for _ in range(300)]
+    (tmp_path / "foreign").mkdir()
+    for n in range(40):
+        (tmp_path / "foreign" / f"{n}.txt").write_text("~".join(rng.choices(words, k=1000)))
+    return tmp_path / "foreign"
+
+
+def test_source_code_keeps_the_shipped_compressor() -> None:
+    lines: list[str] = []
+    chosen = choose_compressor(ProxyOptions(), sampler(Path("pipelines")), lines.append)
+    assert chosen.folder == PRETRAINED
+    assert "the shipped one codes this corpus at" in lines[0]
+
+
+def test_a_small_foreign_corpus_keeps_it_and_says_so(foreign: Path) -> None:
+    lines: list[str] = []
+    assert choose_compressor(ProxyOptions(), sampler(foreign), lines.append).folder == PRETRAINED
+    assert "smaller than 8 MiB, too small to fit" in lines[0]
+
+
+def test_a_larger_foreign_corpus_gets_its_own_once(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "SAMPLE_BYTES", 100_000)
+    quick = fit.FitOptions(bits=(12,), train=TrainOptions(steps=60, batch=2048, learning_rate=0.03))
+    monkeypatch.setattr(prepare.fit, "FitOptions", lambda bits: quick)
+    lines: list[str] = []
+    options = ProxyOptions(bits=12)
+    chosen = choose_compressor(options, sampler(foreign), lines.append)
+    assert chosen.folder != PRETRAINED
+    assert any("fitting one to the corpus" in line for line in lines)
+    shipped_ratio = float(lines[0].split("at ")[1].split(" bytes")[0])
+    assert chosen.score(12) > 1.2 * shipped_ratio
+    again: list[str] = []
+    assert choose_compressor(options, sampler(foreign), again.append).folder == chosen.folder
+    assert any("fitted before" in line for line in again)
+
+
+def test_pretrained_of_bits_that_are_not_shipped_is_refused() -> None:
+    with pytest.raises(UserError, match=r"BITS=14 COMPRESSOR=pretrained: a compressor of \[12, 16\] bits is shipped"):
+        choose_compressor(ProxyOptions(bits=14, compressor="pretrained"), sampler(Path("pipelines")), print)
+    with pytest.raises(UserError, match="too small to fit one"):
+        choose_compressor(ProxyOptions(bits=14), sampler(Path("pipelines")), print)
+
+
+def test_given_folder_is_opened_or_refused(tmp_path: Path) -> None:
+    shutil.copytree(PRETRAINED, tmp_path / "mine")
+    options = ProxyOptions(compressor=str(tmp_path / "mine"))
+    proxy = prepare.prepare(options, sampler(Path("pipelines")), Folder(str(tmp_path / "out")), None, print)
+    assert str(tmp_path / "out" / "meta/proxy") in proxy.uri
+    (tmp_path / "mine" / "segments.npz").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"segments\.npz: damaged"):
+        prepare.prepare(options, sampler(Path("pipelines")), Folder(str(tmp_path / "out2")), None, print)
+    with pytest.raises(UserError, match=r"no card\.json there"):
+        choose_compressor(ProxyOptions(compressor=str(tmp_path)), sampler(Path("pipelines")), print)
+
+
+def test_tokenizer_is_trained_on_the_corpus_once(cache: Path, tmp_path: Path) -> None:
+    options = ProxyOptions(proxy="bpe", vocab_size=400)
+    lines: list[str] = []
+    first = prepare.prepare(options, sampler(Path("schemas")), Folder(str(tmp_path / "a")), None, lines.append)
+    second = prepare.prepare(options, sampler(Path("schemas")), Folder(str(tmp_path / "b")), None, lines.append)
+    assert first.fingerprint == second.fingerprint
+    assert "training a BPE tokenizer" in lines[0]
+    assert "trained before" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"proxy": "zip"}, "PROXY=zip: unknown; there are neural, bpe, gzip, identity"),
+        ({"coder": "huffman"}, "CODER=huffman"),
+        ({"bits": 17}, "BITS=17: symbols have 12 to 16 bits"),
+        ({"vocab_size": 3}, "--vocab-size 3"),
+        ({"tokenizer": "/nowhere/t.json"}, "TOKENIZER=/nowhere/t.json: no such file"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ProxyOptions(**options)
