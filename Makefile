@@ -7,6 +7,10 @@ STAMP  := $(VENV)/.complete
 PROXY  ?= neural
 CORPUS ?= stdlib
 
+# Where preprocess writes by these options (PreprocessOptions.out_or_default), unless OUT or DATA says otherwise.
+SUFFIX := $(if $(filter neural,$(PROXY)),$(if $(filter range,$(CODER)),-range)$(addprefix -,$(addsuffix b,$(filter-out 16,$(BITS)))))
+DATA   ?= $(or $(OUT),data/$(notdir $(CORPUS:/=))-$(PROXY)$(SUFFIX))
+
 # An option is passed on only where it was given, so that the programs' own defaults hold.
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
 quote = '$(subst ','\'',$(1))'
@@ -49,7 +53,7 @@ stability: $(STAMP)  ## how much a proxy's symbols change when text is edited: P
 	@$(PY) -m pipelines measure stability $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,CODER,coder) $(call opt,BITS,bits) $(call opt,TOKENIZER,tokenizer) $(call opt,COMPRESSOR,compressor) $(ARGS)
 
 compressor: $(STAMP)  ## train a byte LM and distil a compressor from it: CORPUS=... OUT=... BITS=...
-	@$(PY) -m compressor_model fit $(call opt,CORPUS,corpus) $(call opt,OUT,out) $(call opt,BITS,bits) $(ARGS)
+	@$(PY) -m compressor_model fit $(call opt,CORPUS,corpus) $(call opt,OUT,out) $(if $(BITS),--bits $(BITS)) $(ARGS)
 
 check: lint types test  ## what CI runs
 

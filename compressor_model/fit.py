@@ -27,14 +27,14 @@ class FitOptions:
 
     Attributes:
         bits: codebooks to make, 12..16 bits each.
-        mean_segment: wanted mean segment in bytes; longer ones code more bytes a symbol and are less stable.
+        mean_segment: least mean segment in bytes; longer ones code more bytes a symbol and are less stable.
         text_bytes: at most this much training text is read.
         distil_bytes: at most this much of it fills the entropy table.
         train: of the byte LM.
     """
 
     bits: tuple[int, ...] = (12, 16)
-    mean_segment: float = 3.0
+    mean_segment: float = 2.9
     text_bytes: int = 32 << 20
     distil_bytes: int = 8 << 20
     train: TrainOptions = field(default_factory=TrainOptions)

@@ -76,7 +76,7 @@ def distil(model: ByteLM, text: Text, mean_segment: float) -> EntropyTable:
     Args:
         model: the byte LM.
         text: training text; about 3 MB fill the tables, more refine them.
-        mean_segment: wanted mean segment length in bytes; the threshold gives the nearest reachable one.
+        mean_segment: wanted mean segment length in bytes; the threshold gives the least reachable one above.
     """
     size = 1 << TABLE_BITS
     sums, counts = np.zeros((CONTEXT_BYTES, size)), np.zeros((CONTEXT_BYTES, size), np.int64)
@@ -101,10 +101,13 @@ def distil(model: ByteLM, text: Text, mean_segment: float) -> EntropyTable:
 
 
 def threshold_for(values: U8, mean_segment: float) -> int:
-    """The threshold whose mean segment length over these entropies is nearest to the wanted one."""
+    """The least threshold whose mean segment over these entropies is at least as long as wanted.
+
+    At least, and not nearest: on text so repetitive that segments of 1 or of 40 bytes are all there is, short ones
+    would be no compression.
+    """
     above = len(values) - np.cumsum(np.bincount(values, minlength=256))
-    lengths = len(values) / np.maximum(above, 1)
-    return int(np.abs(lengths - mean_segment).argmin())
+    return int(np.flatnonzero(above * mean_segment <= len(values))[0])
 
 
 def _contexts(data: U8, start: I64, positions: I64) -> U8:

@@ -227,7 +227,7 @@ def choose_compressor(options: ProxyOptions, sampler: Sampler, report: Report) -
         return shipped
     sample = _sample(sampler)
     tried = shipped.bits[-1] if options.bits not in shipped.bits else options.bits
-    ratio = fit.bytes_per_symbol(encoder.coder(shipped.codebook(tried), shipped.segments()), sample)
+    ratio = _ratio(shipped, tried, sample)
     recorded = shipped.score(tried)
     found = f"codes this corpus at {ratio:.2f} bytes a symbol ({recorded:.2f} on the text it was made for)"
     if options.bits in shipped.bits and ratio >= KEEP_SHARE * recorded:
@@ -245,7 +245,13 @@ def choose_compressor(options: ProxyOptions, sampler: Sampler, report: Report) -
         )
         return shipped
     report(f"compressor: the shipped one {found}: fitting one to the corpus (minutes; COMPRESSOR=pretrained skips it)")
-    return fitted_compressor(options.bits, sampler, report)
+    fitted = fitted_compressor(options.bits, sampler, report)
+    fitted_ratio = _ratio(fitted, options.bits, sample)
+    if options.bits in shipped.bits and fitted_ratio <= ratio:
+        report(f"compressor: the fitted one codes no better ({fitted_ratio:.2f}); the shipped one is used")
+        return shipped
+    report(f"compressor: the fitted one codes this corpus at {fitted_ratio:.2f} bytes a symbol")
+    return fitted
 
 
 def fitted_compressor(bits: int, sampler: Sampler, report: Report) -> Compressor:
@@ -271,6 +277,10 @@ def fitted_compressor(bits: int, sampler: Sampler, report: Report) -> Compressor
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     return open_compressor(folder)
+
+
+def _ratio(compressor: Compressor, bits: int, sample: Text) -> float:
+    return fit.bytes_per_symbol(encoder.coder(compressor.codebook(bits), compressor.segments()), sample)
 
 
 def _sample(sampler: Sampler) -> Text:

@@ -122,7 +122,9 @@ def test_table_entropies_are_their_definition(documents: list[bytes]) -> None:
     assert values.tolist() == expected
 
 
-def test_threshold_gives_the_nearest_mean_segment() -> None:
+def test_threshold_gives_at_least_the_wanted_mean_segment() -> None:
     values = np.repeat(np.arange(10, dtype=np.uint8), 100)
     assert segment.threshold_for(values, 2.0) == 4  # half of the positions are above
+    assert segment.threshold_for(values, 2.1) == 5
     assert segment.threshold_for(values, 1000.0) == 9
+    assert segment.threshold_for(np.full(100, 7, np.uint8), 2.9) == 7  # repetitive text: one segment, not 100
