@@ -39,6 +39,9 @@ COMMANDS = {
     "verify": Command("pipelines.verify", "VerifyOptions", "run", "check every byte of a dataset"),
     "manifest": Command("pipelines.manifest", "ManifestOptions", "run", "make a dataset's manifest anew"),
     "inspect": Command("pipelines.inspect", "InspectOptions", "inspect", "show a document cut at its symbols"),
+    "measure stability": Command(
+        "pipelines.measure", "StabilityOptions", "stability", "how much symbols change when text is edited"
+    ),
     "sql": Command("pipelines.sql", "SqlOptions", "sql", "DuckDB over a dataset"),
 }
 """By name; a name may be two words."""
@@ -136,7 +139,8 @@ def _plain(stop: BaseException, drawn: str) -> UserError:
         if isinstance(cause, UserError):
             return cause
         cause = cause.__context__
-    lines = [line.strip("│ ") for line in drawn.splitlines() if not line.startswith(("╭", "╰"))]
-    first = lines[: next((at for at, line in enumerate(lines) if line.startswith("──")), len(lines))]
-    text = " ".join(" ".join(first).split()).removeprefix("Error parsing ").split(" Got errors")[0]
+    # A title, then parts with rules between them; the box is of ASCII dashes alone where there is no Unicode.
+    parts = re.split(r"(?m)^[│╰ ]*[─-]{4,}.*$", "\n".join(drawn.splitlines()[1:]))
+    first = next((part for part in parts if part.strip(" │\n")), "")
+    text = " ".join(first.replace("│", " ").split()).removeprefix("Error parsing ").split(" Got errors")[0]
     return UserError(f"{text.rstrip('.')}; see --help")

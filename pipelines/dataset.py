@@ -64,7 +64,7 @@ def describe(
 
 def write(out: Folder, description: dict[str, Any]) -> None:
     """Write the description."""
-    out.write(commit.DATASET, seal({"format_version": FORMAT_VERSION, **description}))
+    out.write(commit.DATASET, seal({"format_version": FORMAT_VERSION, **dict(sorted(description.items()))}))
 
 
 def read(out: Folder, *, beside_others: bool = False) -> dict[str, Any] | None:
@@ -86,8 +86,25 @@ def read(out: Folder, *, beside_others: bool = False) -> dict[str, Any] | None:
                 f"OUT={out.url}: has files but no {commit.DATASET} ({foreign[0]}, ...); choose an empty folder"
             ) from None
         return None
+    except UserError:
+        return _description_in_manifest(out)
     fields.pop("format_version")
     return fields
+
+
+def _description_in_manifest(out: Folder) -> dict[str, Any]:
+    """What a damaged description said.
+
+    Raises:
+        UserError: there is no manifest that says it too.
+    """
+    try:
+        return Manifest.from_bytes(out.read(commit.MANIFEST), out.locate(commit.MANIFEST)).dataset
+    except (FileNotFoundError, UserError):
+        raise UserError(
+            f"{out.locate(commit.DATASET)}: damaged, and there is no manifest to mend it from; "
+            "make the dataset anew with ARGS=--overwrite"
+        ) from None
 
 
 def check_same(out: Folder, stored: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Owns how symbols are shown: on a terminal on alternating backgrounds, elsewhere with a mark between them; a newline
 is a return sign and the line break. Reads one row group of one shard; to find a document by its id or source it
-scans these columns of all shards (DuckDB, about 10 million rows/s).
+scans these columns of all shards, by DuckDB.
 """
 
 import json
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from pipelines import dataset
 from pipelines.dataset import Dataset
-from pipelines.sql import connect, one_line
+from pipelines.sql import connect, heard_interrupts, one_line
 from schemas.draws import FITTING_MARGIN, split_uniform
 from schemas.errors import UserError
 from schemas.vocabulary import COMP_OFFSET
@@ -122,7 +122,8 @@ def _find(data: Dataset, options: InspectOptions) -> tuple[str, int, int]:
         f"order by {order}shard, shard_row limit 1 offset {options.index}"
     )
     try:
-        found = connect(data.folder.url).execute(query, arguments + ([options.source] if order else [])).fetchone()
+        with heard_interrupts():
+            found = connect(data.folder.url).execute(query, arguments + ([options.source] if order else [])).fetchone()
     except duckdb.Error as error:
         raise _damaged(data, one_line(error)) from None
     if found is None:

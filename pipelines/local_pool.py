@@ -81,7 +81,7 @@ class LocalPool:
 
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self._workers, mp_context=context, initializer=_start_worker)
+        return ProcessPoolExecutor(self._workers, mp_context=context, initializer=end_with_driver)
 
     def _replace(self, broken: ProcessPoolExecutor) -> None:
         with self._lock:
@@ -99,11 +99,12 @@ def use_one_thread() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _start_worker() -> None:
-    threading.Thread(target=_die_with_driver, daemon=True).start()
+def end_with_driver() -> None:
+    """Have this worker process end when the process that started it is gone, however that ended."""
+    threading.Thread(target=_wait_for_driver, daemon=True).start()
 
 
-def _die_with_driver() -> None:
+def _wait_for_driver() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.documents import Document, Reject
-from pipelines.inputs import InputError, check_size, input_errors, is_remote, open_input
+from pipelines.inputs import InputError, check_size, input_errors, open_input
 from pipelines.plan import ParquetBlock
 from pipelines.records import ReadOptions, RefusalError, as_text, documents_of, missing_field, rejected
 
@@ -35,9 +35,8 @@ def read_parquet(root: str, block: ParquetBlock, options: ReadOptions) -> Iterat
             raise InputError("unreadable", "a Parquet file that is compressed as a whole; decompress it first")
         with input_errors(root), open_input(root, block.file.path) as stored:
             check_size(stored, block.file)
-            file = pq.ParquetFile(
-                stored, pre_buffer=is_remote(root), buffer_size=_BUFFER_BYTES, page_checksum_verification=True
-            )
+            # No pre-buffering: Arrow's threads that read ahead from a Python file may outlive it, and end the process.
+            file = pq.ParquetFile(stored, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
             _check_groups(file.metadata, block)
             name = _text_column(file.schema_arrow, options)
             for batch in _batches(file, block, name, options):

@@ -262,7 +262,7 @@ def _footer(root: str, file: InputFile) -> _Footer:
     try:
         with input_errors(root), open_input(root, file.path, block_bytes=64 * KIB) as stored:
             check_size(stored, file)
-            metadata = pq.ParquetFile(stored).metadata
+            metadata = pq.ParquetFile(stored, pre_buffer=False).metadata
             groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
             footer = [
                 (group.num_rows, sum(group.column(c).total_compressed_size for c in range(group.num_columns)))

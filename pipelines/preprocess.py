@@ -129,11 +129,10 @@ def preprocess(options: PreprocessOptions) -> Manifest:
             prove=options.prove,
         )
         description = dataset.describe(corpus, options.proxy, proxy, job, plan, units)
-        if stored is None:
-            dataset.write(out, description)
-        else:
+        if stored is not None:
             dataset.check_same(out, stored, description)
             description = stored  # names and versions of the run that began it, whoever goes on
+        dataset.write(out, description)
         say(f"{corpus.spec}: {len(corpus.inputs):,} files, {corpus.listed_bytes / 1e6:.1f} MB -> {out.url}")
         start = time.monotonic()
         _run(job, units, options)

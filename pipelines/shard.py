@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,8 +23,10 @@ from pipelines.commit import existing_receipt
 from pipelines.documents import EXCERPT_BYTES, Document, Reject
 from pipelines.job import Job
 from pipelines.plan import Unit
-from pipelines.proxies.base import EncodedBatch, Proxy, sums
+from pipelines.prove import ProofError, prove
+from pipelines.proxies.base import EncodedBatch
 from pipelines.readers import read_block
+from pipelines.rows import group_table, row_groups, update_content_digest
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry
 from schemas.shard import (
     FORMAT_VERSION,
@@ -36,7 +37,6 @@ from schemas.shard import (
     shard_schema,
     writer_options,
 )
-from schemas.vocabulary import BYTE_OFFSET
 
 _REJECTS_BUFFER = 1024
 
@@ -254,102 +254,6 @@ class _Work:
             self.seconds[stage] += time.perf_counter() - start
 
 
-class ProofError(ValueError):
-    """A comp view that does not stand for its document."""
-
-
-def prove(proxy: Proxy, raws: list[bytes], batch: EncodedBatch) -> None:
-    """Check views against their documents: ids, spans, and that decoding gives the document.
-
-    A proxy that is not lossless is encoded again instead: the same bytes must give the same symbols.
-
-    Raises:
-        ProofError: naming the first document that fails.
-    """
-    ids, spans, counts = batch.ids, batch.spans, batch.counts
-    if len(counts) != len(raws) or int(counts.sum()) != len(ids):
-        raise ProofError(f"{len(counts)} views of {int(counts.sum())} symbols for {len(raws)} documents")
-    if len(ids) and not BYTE_OFFSET <= int(ids.min()) <= int(ids.max()) < proxy.vocabulary.size:
-        raise ProofError(f"ids {int(ids.min())}..{int(ids.max())} leave the vocabulary of {proxy.vocabulary.size}")
-    if spans is not None:
-        first = np.cumsum(counts)[counts > 0] - counts[counts > 0]
-        lengths = np.array([len(raw) for raw in raws], np.int64)
-        if len(spans) != len(ids) or (sums(spans, counts) != lengths).any() or (spans[first] == 0).any():
-            raise ProofError("spans do not add up to the document, or the first is 0")
-    if not proxy.lossless:
-        again = proxy.encode_batch(raws)
-        if again is None or not np.array_equal(again.ids, ids):
-            raise ProofError("encoding again gave other symbols")
-        return
-    for index, (raw, decoded) in enumerate(zip(raws, proxy.decode_batch(batch), strict=True)):
-        if raw != decoded:
-            raise ProofError(f"document {index} of the batch decodes to other bytes ({len(decoded)} for {len(raw)})")
-
-
-def row_groups(documents: list[Document], limit: int) -> Iterator[list[Document]]:
-    """Cut a run into row groups of at most `limit` raw bytes; a larger document is a group of its own."""
-    group: list[Document] = []
-    size = 0
-    for document in documents:
-        if group and size + len(document.raw) > limit:
-            yield group
-            group, size = [], 0
-        group.append(document)
-        size += len(document.raw)
-    if group:
-        yield group
-
-
-def group_table(documents: list[Document], batch: EncodedBatch | None, schema: pa.Schema) -> pa.Table:
-    """The Arrow table of one row group."""
-    count = len(documents)
-    if batch is None:
-        symbols = np.zeros(count, np.uint32)
-        comp = pa.nulls(count, schema.field("comp").type)
-    else:
-        symbols = batch.counts.astype(np.uint32)
-        comp = _lists(batch.ids, batch.counts, schema.field("comp").type)
-    if batch is None or batch.spans is None:
-        spans = pa.nulls(count, schema.field("spans").type)
-    else:
-        spans = _lists(batch.spans, batch.counts, schema.field("spans").type)
-    columns = [
-        pa.array([document.doc_id.hex() for document in documents], pa.string()),
-        pa.array([document.source for document in documents], schema.field("source").type),
-        pa.array([document.record for document in documents], pa.uint64()),
-        pa.array([document.piece for document in documents], pa.uint32()),
-        pa.array([document.group for document in documents], schema.field("group").type),
-        pa.array([document.raw for document in documents], pa.binary()),
-        comp,
-        spans,
-        pa.array([len(document.raw) for document in documents], pa.uint32()),
-        pa.array(symbols),
-    ]
-    kept = schema.names[len(columns) :]
-    columns += [pa.array([document.kept[name] for document in documents], pa.string()) for name in kept]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def update_content_digest(content: "hashlib.blake2b", documents: list[Document], batch: EncodedBatch | None) -> None:
-    """Add rows to the content digest: doc_id, raw, comp, spans, each list after its length as u64 (all ones: null)."""
-    null = (2**64 - 1).to_bytes(8, "little")
-    ends = [] if batch is None else np.cumsum(batch.counts).tolist()
-    start = 0
-    for index, document in enumerate(documents):
-        content.update(document.doc_id + len(document.raw).to_bytes(8, "little"))
-        content.update(document.raw)
-        if batch is None:
-            content.update(null + null)
-            continue
-        length = (ends[index] - start).to_bytes(8, "little")
-        content.update(length + batch.ids[start : ends[index]].astype("<u4").tobytes())
-        if batch.spans is None:
-            content.update(null)
-        else:
-            content.update(length + batch.spans[start : ends[index]].astype("<u2").tobytes())
-        start = ends[index]
-
-
 class _RejectsBuffer:
     """Rejects on their way to the file, a thousand at a time."""
 
@@ -366,12 +270,6 @@ class _RejectsBuffer:
         if self._rows:
             self._writer.write_table(pa.Table.from_pylist(self._rows, REJECTS_SCHEMA))
             self._rows = []
-
-
-def _lists(values: Any, counts: Any, kind: pa.DataType) -> pa.Array:
-    offsets = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum(counts, out=offsets[1:])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), type=kind)
 
 
 def _sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ import os
 import readline
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def sql(options: SqlOptions) -> None:
     elif sys.stdin.isatty():
         _with_history(lambda: _prompt(connection, options.data))
     else:
-        for statement in _statements(iter(sys.stdin.readline, "")):
+        for statement in _statements(lambda _: sys.stdin.readline()):
             if not _command(connection, statement):
                 return
 
@@ -138,6 +139,17 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split("\n\nLINE ")[0].split())
 
 
+@contextmanager
+def heard_interrupts() -> Iterator[None]:
+    """Ctrl-C in a query, which DuckDB makes an error of its own, as Ctrl-C elsewhere."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from None
+        raise
+
+
 def _receipt(folder: Folder, name: str) -> Receipt:
     return Receipt.from_bytes(folder.read(name), folder.locate(name))
 
@@ -186,31 +198,43 @@ def _one(column: Any) -> Any:
 
 
 def _show(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    whole: dict[str, Any] = {"max_rows": _PIPED_ROWS, "max_width": _PIPED_WIDTH, "max_col_width": _PIPED_COLUMN_WIDTH}
+    limits = {} if sys.stdout.isatty() else whole
     try:
-        for statement in connection.extract_statements(query):
-            relation = connection.sql(statement.query)
-            if relation is None:
-                continue
-            if sys.stdout.isatty():
-                relation.show()
-            else:
-                relation.show(max_rows=_PIPED_ROWS, max_width=_PIPED_WIDTH, max_col_width=_PIPED_COLUMN_WIDTH)
+        with heard_interrupts():
+            for statement in connection.extract_statements(query):
+                relation = connection.sql(statement.query)
+                if relation is not None:
+                    relation.show(**limits)
     except duckdb.Error as error:
         raise UserError(one_line(error)) from None
 
 
-def _statements(lines: Iterator[str]) -> Iterator[str]:
-    """Statements of one or more lines, each up to a line that ends with ';', and dot commands of one line."""
-    held: list[str] = []
-    for line in lines:
-        if not held and not line.strip():
-            continue
-        held.append(line)
-        if line.rstrip().endswith(";") or (len(held) == 1 and line.startswith(".")):
-            yield "".join(held)
-            held = []
-    if "".join(held).strip():
-        yield "".join(held)
+def _statements(read: Callable[[bool], str]) -> Iterator[str]:
+    """Statements of one or more lines, and dot commands of one line.
+
+    Args:
+        read: gives the next line, told whether a statement begins with it; "" at the end.
+    """
+    held = ""
+    while line := read(not held):
+        held = (held + line).lstrip()
+        if _is_whole(held) or (held.startswith(".") and held == line.lstrip()):
+            yield held
+            held = ""
+    if held:
+        yield held
+
+
+def _is_whole(text: str) -> bool:
+    """Whether text ends with a ';' that ends a statement."""
+    if not text.rstrip().endswith(";"):
+        return False
+    try:
+        duckdb.extract_statements(text)
+    except duckdb.Error as error:
+        return "unterminated" not in str(error)  # a quote or comment goes on
+    return True
 
 
 def _command(connection: duckdb.DuckDBPyConnection, statement: str) -> bool:
@@ -241,7 +265,7 @@ def _help(connection: duckdb.DuckDBPyConnection) -> str:
 def _prompt(connection: duckdb.DuckDBPyConnection, data: str) -> None:
     sys.stdout.write(f"DuckDB over {data}: {', '.join(VIEWS)}; .help says more\n")
     while True:
-        statements = _statements(_typed())
+        statements = _statements(_typed)
         try:
             for statement in statements:
                 try:
@@ -255,15 +279,11 @@ def _prompt(connection: duckdb.DuckDBPyConnection, data: str) -> None:
             sys.stdout.write("\n")  # what was typed so far is dropped, a running query ended
 
 
-def _typed() -> Iterator[str]:
-    fresh = True
-    while True:
-        try:
-            line = input("sql> " if fresh else "...> ")
-        except EOFError:
-            return
-        fresh = line.rstrip().endswith(";") or (fresh and (not line.strip() or line.startswith(".")))
-        yield line + "\n"
+def _typed(fresh: bool) -> str:
+    try:
+        return input("sql> " if fresh else "...> ") + "\n"
+    except EOFError:
+        return ""
 
 
 def _with_history(run: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 `RowChecks` takes a shard's row groups as Arrow tables, one at a time and in order, and gives lines about documents.
 It holds one row group, the content digest and a hash state for each cut document that is not complete yet.
-Cost on one core: about 300 MB/s of raw bytes, without the proxy's decoding.
+Cost on one core of a shared machine: 170 MB/s of raw bytes, 95 with the neural proxy's decoding.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipelines.documents import Document
 from pipelines.proxies.base import I64, U16, U32, EncodedBatch, Proxy, sums
-from pipelines.shard import update_content_digest
+from pipelines.rows import update_content_digest
 from schemas.draws import document_id
 from schemas.vocabulary import BYTE_OFFSET, Vocabulary
 

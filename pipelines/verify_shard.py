@@ -22,9 +22,11 @@ from pipelines.inputs import filesystem
 from pipelines.storage import Folder
 from pipelines.verify_rows import Faults, RowChecks
 from schemas.errors import UserError
-from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry, digest_of
+from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry, digest_of, seal, unseal
 from schemas.shard import REJECTS_SCHEMA, chunk_digest, chunk_ranges, footer_start, metadata_of, shard_schema
 from schemas.vocabulary import Vocabulary
+
+NOT_AS_SEALED = "not the bytes that were written, though it says the same (white space was changed)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,15 @@ def groups_digest(groups: list[RowGroupEntry]) -> str:
     return digest_of({"groups": [asdict(group) for group in groups]})
 
 
+def is_as_sealed(data: bytes, name: str) -> bool:
+    """Whether a sealed file is byte for byte what was written; its digest covers only what it says.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return seal(unseal(data, name)) == data
+
+
 def check_unit(task: Task) -> Checked:
     """Check everything about a unit; whatever is found, it gives lines and raises nothing."""
     faults = Faults()
@@ -102,7 +113,10 @@ def _reported(name: str, faults: Faults) -> Iterator[None]:
 def _check_receipt(task: Task, faults: Faults) -> Receipt | None:
     name = f"receipts/{task.stem}.json"
     with _reported(name, faults):
-        receipt = Receipt.from_bytes(task.folder.read(name), name)
+        data = task.folder.read(name)
+        receipt = Receipt.from_bytes(data, name)
+        if not is_as_sealed(data, name):
+            faults.add(f"{name}: {NOT_AS_SEALED}")
         shard, groups = receipt.shard, receipt.row_groups
         for what, found, expected in (
             ("is of unit", receipt.unit, task.unit),

@@ -104,7 +104,9 @@ def test_a_finished_dataset_is_left_as_it_is(corpus: Path, reference: Path, tmp_
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")} == before
 
 
-@pytest.mark.parametrize("damage", ["shard", "rejects", "receipt", "shard gone", "receipt gone", "proxy"])
+@pytest.mark.parametrize(
+    "damage", ["shard", "rejects", "receipt", "shard gone", "receipt gone", "proxy", "manifest", "description"]
+)
 def test_a_damaged_or_missing_file_is_made_again(corpus: Path, reference: Path, tmp_path: Path, damage: str) -> None:
     out = tmp_path / "out"
     run_job(corpus, out)
@@ -115,6 +117,8 @@ def test_a_damaged_or_missing_file_is_made_again(corpus: Path, reference: Path, 
         "receipt": next(out.glob("receipts/part-00001*")),
         "receipt gone": next(out.glob("receipts/part-00001*")),
         "proxy": out / "meta/proxy/codebook-16.npz",
+        "manifest": out / "manifest.json",
+        "description": out / "meta/dataset.json",
     }[damage]
     if damage.endswith("gone"):
         path.unlink()

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from compressor_model.artefact import PRETRAINED
 from pipelines import proxies
+from pipelines.prove import ProofError, prove
 from pipelines.proxies import bpe
-from pipelines.shard import ProofError, prove
 from schemas.errors import UserError
 from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET
 

@@ -1,0 +1,83 @@
+"""Documents and their views as rows: cut into row groups, as Arrow tables, in the content digest. Pure."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.documents import Document
+from pipelines.proxies.base import EncodedBatch
+
+if TYPE_CHECKING:
+    import hashlib
+
+
+def row_groups(documents: list[Document], limit: int) -> Iterator[list[Document]]:
+    """Cut a run into row groups of at most `limit` raw bytes; a larger document is a group of its own."""
+    group: list[Document] = []
+    size = 0
+    for document in documents:
+        if group and size + len(document.raw) > limit:
+            yield group
+            group, size = [], 0
+        group.append(document)
+        size += len(document.raw)
+    if group:
+        yield group
+
+
+def group_table(documents: list[Document], batch: EncodedBatch | None, schema: pa.Schema) -> pa.Table:
+    """The Arrow table of one row group."""
+    count = len(documents)
+    if batch is None:
+        symbols = np.zeros(count, np.uint32)
+        comp = pa.nulls(count, schema.field("comp").type)
+    else:
+        symbols = batch.counts.astype(np.uint32)
+        comp = _lists(batch.ids, batch.counts, schema.field("comp").type)
+    if batch is None or batch.spans is None:
+        spans = pa.nulls(count, schema.field("spans").type)
+    else:
+        spans = _lists(batch.spans, batch.counts, schema.field("spans").type)
+    columns = [
+        pa.array([document.doc_id.hex() for document in documents], pa.string()),
+        pa.array([document.source for document in documents], schema.field("source").type),
+        pa.array([document.record for document in documents], pa.uint64()),
+        pa.array([document.piece for document in documents], pa.uint32()),
+        pa.array([document.group for document in documents], schema.field("group").type),
+        pa.array([document.raw for document in documents], pa.binary()),
+        comp,
+        spans,
+        pa.array([len(document.raw) for document in documents], pa.uint32()),
+        pa.array(symbols),
+    ]
+    kept = schema.names[len(columns) :]
+    columns += [pa.array([document.kept[name] for document in documents], pa.string()) for name in kept]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def update_content_digest(content: "hashlib.blake2b", documents: list[Document], batch: EncodedBatch | None) -> None:
+    """Add rows to the content digest: doc_id, raw, comp, spans, each list after its length as u64 (all ones: null)."""
+    null = (2**64 - 1).to_bytes(8, "little")
+    ends = [] if batch is None else np.cumsum(batch.counts).tolist()
+    start = 0
+    for index, document in enumerate(documents):
+        content.update(document.doc_id + len(document.raw).to_bytes(8, "little"))
+        content.update(document.raw)
+        if batch is None:
+            content.update(null + null)
+            continue
+        length = (ends[index] - start).to_bytes(8, "little")
+        content.update(length + batch.ids[start : ends[index]].astype("<u4").tobytes())
+        if batch.spans is None:
+            content.update(null)
+        else:
+            content.update(length + batch.spans[start : ends[index]].astype("<u2").tobytes())
+        start = ends[index]
+
+
+def _lists(values: Any, counts: Any, kind: pa.DataType) -> pa.Array:
+    offsets = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=offsets[1:])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), type=kind)
