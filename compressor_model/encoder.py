@@ -5,6 +5,7 @@ codeword. A segment longer than a window takes several. One look-up in the entro
 byte. About 100 MB/s on one core, under 10 MB of tables. Decoding is a list look-up.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +29,7 @@ class CodebookCoder:
     roots: U16
     base: I32
     cells: U32
-    strings: U8
-    bounds: I64
+    table: "StringTable"
 
     def encode(self, data: U8, offsets: I64) -> tuple[U32, U16, I64]:
         """Code documents laid end to end.
@@ -54,29 +54,45 @@ class CodebookCoder:
 
     def decode(self, ids: U32) -> bytes:
         """The bytes of codewords, uint32 [s], each below 2^bits."""
-        return concatenate(ids, self.strings, self.bounds)
+        return self.table.concatenate(ids)
 
 
-def concatenate(ids: U32, strings: U8, bounds: I64) -> bytes:
-    """The strings of ids one after another.
+_SPARE = 8  # bytes that `kernels.concatenate` may touch beyond a string's end
 
-    Args:
-        ids: uint32 [s], each below v.
-        strings: uint8, all v strings end to end.
-        bounds: int64 [v + 1].
+
+@dataclass(frozen=True, eq=False)
+class StringTable:
+    """Strings by number, for decoding: the codebook's, or a tokenizer's.
+
+    Attributes:
+        strings: uint8, end to end, and `_SPARE` more.
+        starts: int32 [v].
+        lengths: uint16 [v].
     """
-    from compressor_model import kernels
 
-    out = np.empty(int((bounds[1:] - bounds[:-1])[ids].sum()), np.uint8)
-    kernels.concatenate(ids, strings, bounds, out)
-    return out.tobytes()
+    strings: U8
+    starts: I32
+    lengths: U16
+
+    @classmethod
+    def of(cls, strings: Sequence[bytes]) -> "StringTable":
+        """Lay out strings, each below 64 KiB."""
+        lengths = np.array([len(string) for string in strings], np.int64)
+        joined = np.frombuffer(b"".join(strings) + bytes(_SPARE), np.uint8)
+        return cls(joined, (np.cumsum(lengths) - lengths).astype(np.int32), lengths.astype(np.uint16))
+
+    def concatenate(self, ids: U32) -> bytes:
+        """The strings of ids, uint32 [s], one after another."""
+        from compressor_model import kernels
+
+        size = int(self.lengths[ids].sum(dtype=np.int64))
+        out = np.empty(size + _SPARE, np.uint8)
+        kernels.concatenate(ids, self.strings, self.starts, self.lengths, out)
+        return out[:size].tobytes()
 
 
 def coder(codebook: Codebook, table: EntropyTable) -> CodebookCoder:
     """Lay out the tables; about 0.1 s at 16 bits once the loops are compiled."""
-    strings = codebook.strings()
-    bounds = np.zeros(len(strings) + 1, np.int64)
-    np.cumsum(codebook.depth, out=bounds[1:])
     starts3, starts2 = _start_tables(table)
     base, cells = _cells(codebook)
     return CodebookCoder(
@@ -85,8 +101,7 @@ def coder(codebook: Codebook, table: EntropyTable) -> CodebookCoder:
         roots=np.flatnonzero(codebook.depth == 1).astype(np.uint16),
         base=base,
         cells=cells,
-        strings=np.frombuffer(b"".join(strings), np.uint8),
-        bounds=bounds,
+        table=StringTable.of(codebook.strings()),
     )
 
 

@@ -123,27 +123,32 @@ def encode(
 
 
 @compiled
-def concatenate(ids: Array, strings: Array, bounds: Array, out: Array) -> int:
+def concatenate(ids: Array, strings: Array, starts: Array, lengths: Array, out: Array) -> int:
     """Write the strings of `ids` one after another.
 
+    The first 8 bytes are always copied, in one go, whatever the length: what is too much is overwritten by the next
+    string. Both `strings` and `out` have 8 bytes to spare at the end.
+
     Args:
-        ids: uint32 [n], each below len(bounds) - 1.
+        ids: uint32 [n], each below len(starts).
         strings: uint8, all strings end to end.
-        bounds: int64 [v + 1].
+        starts: int32 [v], first byte of each.
+        lengths: uint16 [v].
         out: uint8, out.
 
     Returns:
-        Bytes written, or -1 if `out` is too short.
+        Bytes written, not counting those to spare.
     """
-    at = 0
+    at = np.int64(0)
     for i in range(len(ids)):
-        begin, end = bounds[ids[i]], bounds[ids[i] + 1]
-        if at + end - begin > len(out):
-            return -1
-        for k in range(begin, end):
-            out[at] = strings[k]
-            at += 1
-    return at
+        begin = np.int64(starts[ids[i]])
+        length = np.int64(lengths[ids[i]])
+        for k in range(8):
+            out[at + k] = strings[begin + k]
+        for k in range(8, length):
+            out[at + k] = strings[begin + k]
+        at += length
+    return int(at)
 
 
 @compiled

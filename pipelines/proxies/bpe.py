@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pipelines.proxies.base import I64, U32, Encoded, EncodedBatch, Proxy, slices, sums
+from compressor_model.encoder import StringTable
+from pipelines.proxies.base import U32, Encoded, EncodedBatch, Proxy, slices, sums
 from schemas.errors import UserError
 from schemas.manifest import digest_of
 from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET, Vocabulary
@@ -52,11 +52,11 @@ class BpeProxy(Proxy):
             raise UserError(f"tokenizer {path}: cannot be read ({error.strerror})") from None
         digest = hashlib.sha256(data).hexdigest()
         self._tokenizer = _parse(data, path)
-        self._strings, self._bounds = _token_bytes(self._tokenizer)
-        self._lengths = np.diff(self._bounds)
-        if self._lengths.max(initial=0) > 0xFFFF:
+        strings = _token_bytes(self._tokenizer)
+        if max(map(len, strings)) > 0xFFFF:
             raise UserError(f"tokenizer {path}: a token covers more than 65,535 bytes, which spans cannot hold")
-        self.vocabulary = Vocabulary(proxy="bpe", comp_symbols=len(self._lengths) - COMP_OFFSET)
+        self._table = StringTable.of(strings)
+        self.vocabulary = Vocabulary(proxy="bpe", comp_symbols=len(strings) - COMP_OFFSET)
         probe = hashlib.sha256(self.encode(_PROBE).ids.tobytes()).hexdigest()
         self.fingerprint = digest_of({"proxy": "bpe", "version": 1, "tokenizer": digest, "probe": probe})
 
@@ -67,7 +67,7 @@ class BpeProxy(Proxy):
 
     def decode(self, ids: U32) -> bytes:
         """The bytes of tokens and escapes."""
-        return self._concatenate(ids)
+        return self._table.concatenate(ids)
 
     def encode_batch(self, raws: Sequence[bytes]) -> EncodedBatch:
         """As `encode` of each; documents that are UTF-8 are tokenised in one call."""
@@ -80,23 +80,18 @@ class BpeProxy(Proxy):
         ids = np.concatenate([*views, np.empty(0, np.uint32)])
         return EncodedBatch(
             ids=ids,
-            spans=self._lengths[ids].astype(np.uint16),
+            spans=self._table.lengths[ids],
             counts=np.array([len(view) for view in views], np.int64),
             escaped_bytes=int((ids < COMP_OFFSET).sum()),
         )
 
     def decode_batch(self, batch: EncodedBatch) -> list[bytes]:
         """As `decode` of each."""
-        return slices(self._concatenate(batch.ids), sums(self._lengths[batch.ids], batch.counts))
+        return slices(self._table.concatenate(batch.ids), sums(self._table.lengths[batch.ids], batch.counts))
 
     def _decode_views(self, views: list[U32]) -> list[bytes]:
         counts = np.array([len(view) for view in views], np.int64)
         return self.decode_batch(EncodedBatch(np.concatenate([*views, np.empty(0, np.uint32)]), None, counts))
-
-    def _concatenate(self, ids: U32) -> bytes:
-        from compressor_model.encoder import concatenate
-
-        return concatenate(ids, self._strings, self._bounds)
 
     def _tokens(self, texts: list[str]) -> list[U32]:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -152,8 +147,8 @@ def _parse(data: bytes, path: str) -> Any:
     return tokenizer
 
 
-def _token_bytes(tokenizer: Any) -> tuple[npt.NDArray[np.uint8], I64]:
-    """Bytes of every vocabulary id: raw bytes at 64 + b, token t at 320 + t; and their bounds, int64 [v + 1].
+def _token_bytes(tokenizer: Any) -> list[bytes]:
+    """Bytes of every vocabulary id: raw bytes at 64 + b, token t at 320 + t.
 
     Added tokens (specials among them) stand for their text. Ids without a token are empty.
     """
@@ -166,9 +161,7 @@ def _token_bytes(tokenizer: Any) -> tuple[npt.NDArray[np.uint8], I64]:
     for index in range(max(vocabulary, default=-1) + 1):
         token = vocabulary.get(index, "")
         strings.append(added.get(index) or _bytes_of(token, alphabet if byte_level else None))
-    bounds = np.zeros(len(strings) + 1, np.int64)
-    np.cumsum([len(string) for string in strings], out=bounds[1:])
-    return np.frombuffer(b"".join(strings), np.uint8), bounds
+    return strings
 
 
 def _bytes_of(token: str, alphabet: dict[str, int] | None) -> bytes:

@@ -56,7 +56,6 @@ class CodebookProxy(_NeuralProxy):
         book = compressor.codebook(bits)
         super().__init__(compressor, bits, {"version": 1})
         self._coder = encoder.coder(book, compressor.segments())
-        self._lengths = np.diff(self._coder.bounds)
 
     def encode_batch(self, raws: Sequence[bytes]) -> EncodedBatch:
         """As `encode` of each, in one compiled pass."""
@@ -72,7 +71,7 @@ class CodebookProxy(_NeuralProxy):
     def decode_batch(self, batch: EncodedBatch) -> list[bytes]:
         """As `decode` of each."""
         codewords = self._codewords(batch.ids)
-        return slices(self._coder.decode(codewords), sums(self._lengths[codewords], batch.counts))
+        return slices(self._coder.decode(codewords), sums(self._coder.table.lengths[codewords], batch.counts))
 
     def _codewords(self, ids: U32) -> U32:
         codewords = ids - np.uint32(COMP_OFFSET)  # ids below the offset wrap to large numbers
