@@ -7,9 +7,8 @@ STAMP  := $(VENV)/.complete
 PROXY  ?= neural
 CORPUS ?= stdlib
 
-# Where preprocess writes by these options (PreprocessOptions.out_or_default), unless OUT or DATA says otherwise.
-SUFFIX := $(if $(filter neural,$(PROXY)),$(if $(filter range,$(CODER)),-range)$(addprefix -,$(addsuffix b,$(filter-out 16,$(BITS)))))
-DATA   ?= $(or $(OUT),data/$(notdir $(CORPUS:/=))-$(PROXY)$(SUFFIX))
+# Where preprocess writes by these options, unless OUT or DATA says otherwise.
+DATA   ?= $(or $(OUT),$(shell $(PY) -m pipelines.default_out '$(CORPUS)' '$(PROXY)' '$(CODER)' '$(BITS)'))
 
 # An option is passed on only where it was given, so that the programs' own defaults hold.
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
@@ -21,7 +20,7 @@ PREPROCESS = $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,OUT,ou
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install preprocess verify sql inspect stability compressor check lint types test test-slow bench format clean
+.PHONY: help install preprocess verify manifest sql inspect stability compressor check lint types test test-slow bench format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +41,9 @@ preprocess: $(STAMP)  ## corpus -> verified Parquet shards: PROXY=neural|bpe|gzi
 
 verify: $(STAMP)  ## check every byte of a dataset: DATA=...
 	@$(PY) -m pipelines verify $(call opt,DATA,data) $(ARGS)
+
+manifest: $(STAMP)  ## make the manifest and the row-group table anew from the receipts: DATA=...
+	@$(PY) -m pipelines manifest $(call opt,DATA,data) $(ARGS)
 
 inspect: $(STAMP)  ## show a document cut at its symbols: DATA=... [ARGS='--doc ID']
 	@$(PY) -m pipelines inspect $(call opt,DATA,data) $(ARGS)

@@ -54,7 +54,7 @@ def run(command: FitCommand, arguments: list[str]) -> None:
     name = command.corpus.rstrip("/").rsplit("/", 1)[-1] or "corpus"
     folder = Path(command.out or f"data/compressor-{name}")
     result = fit(
-        (document.raw for document in Sampler(corpus, ReadOptions()).documents()),
+        ((document.doc_id, document.raw) for document in Sampler(corpus, ReadOptions()).documents()),
         options,
         folder=folder,
         name=name,
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
         _say(f"fit: {error}")
         return 1
     except KeyboardInterrupt:
-        _say("interrupted; nothing was written")
+        _say("interrupted; a compressor is written whole or not at all")
         return 130
     return 0
 

@@ -11,6 +11,8 @@ Readers check every file against the card. Arrays are plain npz: numpy alone rea
 import hashlib
 import io
 import json
+import shutil
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +136,7 @@ def save(
     scores: dict[int, dict[str, float]],
     provenance: dict[str, Any],
 ) -> Compressor:
-    """Write a compressor folder; the card last, so that a folder with a card is whole.
+    """Write a compressor folder, whole or not at all: beside its place first, and the card last.
 
     Args:
         folder: made if need be; files of these names are replaced.
@@ -145,7 +147,6 @@ def save(
         scores: by bits, "bytes_per_symbol" among them.
         provenance: JSON object: command, corpus, licence, options.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, npt.NDArray[Any]]] = {
         LM: {
             "embeddings": lm.embeddings,
@@ -161,18 +162,29 @@ def save(
     }
     for bits, book in codebooks.items():
         files[codebook_file(bits)] = {"depth": book.depth, "last": book.last}
-    digests = {}
+    contents = {}
     for file, arrays in files.items():
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        (folder / file).write_bytes(buffer.getvalue())
-        digests[file] = hashlib.sha256(buffer.getvalue()).hexdigest()
+        contents[file] = buffer.getvalue()
     card = {
         "kind": "compressor",
         "name": name,
         **provenance,
         "scores": {str(bits): score for bits, score in scores.items()},
-        "files": digests,
+        "files": {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()},
     }
-    (folder / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    contents[CARD] = (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode()
+    place = folder.resolve()
+    temp = place.with_name(f"{place.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temp.mkdir(parents=True)
+        for file, content in contents.items():
+            (temp / file).write_bytes(content)
+        folder.mkdir(exist_ok=True)
+        (folder / CARD).unlink(missing_ok=True)  # of an earlier fit: it must not vouch for a mixture
+        for file in contents:  # the card last
+            (temp / file).replace(folder / file)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
     return Compressor(folder, card)

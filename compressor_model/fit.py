@@ -14,7 +14,7 @@ import numpy as np
 from compressor_model import artefact, codebook, encoder, segment
 from compressor_model.text import Text
 from compressor_model.train import TrainOptions, bits_per_byte, train_small
-from schemas.draws import document_id, may_fit
+from schemas.draws import may_fit
 from schemas.errors import UserError
 
 HELD_OUT_BYTES = 4 << 20
@@ -51,7 +51,7 @@ Report = Callable[[str], None]
 
 
 def fit(
-    documents: Iterable[bytes],
+    documents: Iterable[tuple[bytes, bytes]],
     options: FitOptions,
     *,
     folder: Path,
@@ -62,7 +62,8 @@ def fit(
     """Fit a compressor and write it.
 
     Args:
-        documents: in the order they are to be taken; reading stops at `text_bytes`.
+        documents: (doc_id, raw) in the order they are to be taken; reading stops at `text_bytes`. Of a piece the
+            doc_id of its document, so that no piece of a held-out document is fitted on.
         options: see `FitOptions`.
         folder: where to write.
         name: of the compressor.
@@ -123,17 +124,17 @@ def bytes_per_symbol(coder: encoder.CodebookCoder, text: Text) -> float:
     return len(text.data) / max(len(ids), 1)
 
 
-def _split(documents: Iterable[bytes], limit: int) -> tuple[Text, Text]:
+def _split(documents: Iterable[tuple[bytes, bytes]], limit: int) -> tuple[Text, Text]:
     """Training and held-out text; where nothing is held out, the training text stands for it in scores."""
     train: list[bytes] = []
     held_out: list[bytes] = []
     size = held = 0
-    for document in documents:
-        if may_fit(document_id(document)):
-            train.append(document[: limit - size])
+    for doc_id, raw in documents:
+        if may_fit(doc_id):
+            train.append(raw[: limit - size])
             size += len(train[-1])
         elif held < HELD_OUT_BYTES:
-            held_out.append(document[: HELD_OUT_BYTES - held])
+            held_out.append(raw[: HELD_OUT_BYTES - held])
             held += len(held_out[-1])
         if size >= limit:
             break

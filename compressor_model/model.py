@@ -40,6 +40,14 @@ _EXP_RATIO = 18374827034086858297  # round(2^64 * exp(-1/256))
 # 2^28: a row's weights sum to less than 2^37, so that the float64 quotient of two integers, at most 2^16, is at
 # least 2^-37 away from the integer above it, more than its rounding error: the floor of it is exact.
 _EXP_ONE = 1 << 28
+MAX_HIDDEN_BIAS = 1000
+"""What training clips the hidden bias to, in its units."""
+
+_EXACT = 1 << 24  # below it, float32 holds every integer
+
+MAX_WIDTH = (_EXACT - (1 << 20)) // ((ORDERS * 127 + MAX_HIDDEN_BIAS) * 127)
+"""Hidden units (70) whose largest sum stays exact with 2^20 to spare for the output bias; see `max_output_bias`."""
+
 _BATCH = 1024  # contexts evaluated at once: their 1024 x 256 logits fit the L2 cache
 
 
@@ -57,6 +65,11 @@ class ByteLM(Protocol):
             uint32 [n, 256], each row >= 1 and summing to FREQUENCY_TOTAL.
         """
         ...
+
+
+def max_output_bias(width: int) -> int:
+    """Largest output bias with which the logits of any model of this width are exact in float32."""
+    return _EXACT - 1 - (ORDERS * 127 + MAX_HIDDEN_BIAS) * 127 * width
 
 
 def context_hashes(contexts: U8) -> U64:
@@ -131,7 +144,7 @@ class SmallByteLM:
     def __post_init__(self) -> None:
         hidden = ORDERS * 127 + int(np.abs(self.hidden_bias.astype(np.int64)).max())
         bound = hidden * 127 * self.output.shape[1] + int(np.abs(self.output_bias.astype(np.int64)).max())
-        if bound >= 1 << 24:
+        if bound >= _EXACT:
             raise ValueError(f"logits may reach {bound}: float32 sums would not be exact")
 
     def logits(self, contexts: U8, lengths: I64) -> I32:

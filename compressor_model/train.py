@@ -12,7 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compressor_model.model import I64, ORDERS, SmallByteLM, context_hashes
+from compressor_model.model import (
+    I64,
+    MAX_HIDDEN_BIAS,
+    MAX_WIDTH,
+    ORDERS,
+    SmallByteLM,
+    context_hashes,
+    max_output_bias,
+)
 from compressor_model.text import Text
 from schemas.errors import UserError
 
@@ -23,7 +31,7 @@ class TrainOptions:
 
     Attributes:
         rows: hash rows per order, a power of two; 2^14 makes 6.3M parameters, 6.3 MB stored.
-        width: hidden units.
+        width: hidden units, at most 70.
         steps: optimiser steps.
         batch: positions per step.
         learning_rate: peak; it falls as a cosine to 2 %.
@@ -38,6 +46,21 @@ class TrainOptions:
     learning_rate: float = 0.01
     cut_context: float = 0.25
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rows < 256 or self.rows & (self.rows - 1):
+            raise UserError(f"--rows {self.rows}: give a power of two, at least 256")
+        if not 1 <= self.width <= MAX_WIDTH:
+            raise UserError(f"--width {self.width}: give 1 to {MAX_WIDTH}; the sums of more units are not exact")
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: give at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"--learning-rate {self.learning_rate}: give a positive number")
+        if not 0 <= self.cut_context <= 1:
+            raise UserError(f"--cut-context {self.cut_context}: give a share from 0 to 1")
+        if not 0 <= self.seed < 1 << 64:
+            raise UserError(f"--seed {self.seed}: give one from 0 to 2^64 - 1")
 
 
 Progress = Callable[[int, int, float], None]
@@ -128,10 +151,11 @@ def _quantise(
     unit_in = 1 / 127
     unit_out = float(np.abs(output).max()) / 127
     unit = unit_in * unit_out
+    room = max_output_bias(output.shape[1])
     return SmallByteLM(
         embeddings=np.clip(np.rint(embeddings / unit_in), -127, 127).astype(np.int8),
-        hidden_bias=np.clip(np.rint(hidden_bias / unit_in), -1000, 1000).astype(np.int16),
+        hidden_bias=np.clip(np.rint(hidden_bias / unit_in), -MAX_HIDDEN_BIAS, MAX_HIDDEN_BIAS).astype(np.int16),
         output=np.clip(np.rint(output / unit_out), -127, 127).astype(np.int8),
-        output_bias=np.rint(output_bias / unit).astype(np.int32),
+        output_bias=np.clip(np.rint(output_bias / unit), -room, room).astype(np.int32),
         logit_scale=round(unit * 2**32),
     )

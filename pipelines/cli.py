@@ -70,6 +70,9 @@ def run(arguments: Sequence[str]) -> int:
         # The interpreter flushes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except (OSError, MemoryError) as error:
+        _say(name, f"{type(error).__name__}: {error or 'out of memory'}")
+        return FAILED
     except KeyboardInterrupt:
         _say(name, "interrupted")
         return INTERRUPTED

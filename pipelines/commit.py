@@ -7,7 +7,8 @@ are made from the receipts alone, so they can be rebuilt at any time.
 
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,9 @@ from schemas.vocabulary import Vocabulary
 MANIFEST = "manifest.json"
 DATASET = "meta/dataset.json"
 ROW_GROUPS = "meta/row_groups.parquet"
+ERROR_LOG = "meta/error.log"
+
+_TABLE_ROWS = 1 << 16  # rows of the row-group table held at once
 
 
 def existing_receipt(job: Job, unit: Unit) -> Receipt | None:
@@ -49,30 +53,62 @@ def is_whole(out: Folder, entry: ShardEntry | RejectsEntry) -> bool:
         return False
 
 
-def read_receipts(out: Folder) -> list[Receipt]:
-    """All receipts, by unit.
+def receipt_names(out: Folder) -> list[str]:
+    """Names of all receipts in a folder, by unit."""
+    return sorted(out.sizes("receipts"))
+
+
+def read_receipts(out: Folder, names: Iterable[str]) -> Iterator[Receipt]:
+    """The receipts of these names, one at a time: each holds its row groups, which add up.
 
     Raises:
-        UserError: a receipt is damaged, or the receipts are not one for each unit of one plan.
+        UserError: a receipt is missing or damaged.
     """
-    receipts = sorted(
-        (Receipt.from_bytes(out.read(name), out.locate(name)) for name in out.sizes("receipts")),
-        key=lambda receipt: receipt.unit,
-    )
-    counts = {receipt.units for receipt in receipts}
-    if len(counts) > 1 or [receipt.unit for receipt in receipts] != list(range(max(counts, default=0))):
+    for name in names:
+        try:
+            yield Receipt.from_bytes(out.read(name), out.locate(name))
+        except FileNotFoundError:
+            raise UserError(
+                f"{out.locate(name)}: missing; run the same preprocess command again to complete the dataset"
+            ) from None
+
+
+def slim(receipts: Iterable[Receipt]) -> list[Receipt]:
+    """Receipts without their row groups.
+
+    Raises:
+        UserError: they are not one for each unit of one plan.
+    """
+    kept = sorted((replace(receipt, row_groups=[]) for receipt in receipts), key=lambda receipt: receipt.unit)
+    counts = {receipt.units for receipt in kept}
+    if len(counts) > 1 or [receipt.unit for receipt in kept] != list(range(max(counts, default=0))):
         raise UserError(
-            f"{out.url}: receipts of {len(receipts)} units, of {sorted(counts) or 'no'} planned; "
-            "run the same preprocess command again to complete it"
+            f"receipts of {len(kept)} units, of {sorted(counts) or 'no'} planned; "
+            "run the same preprocess command again to complete the dataset"
         )
-    return receipts
+    return kept
 
 
-def write_manifest(out: Folder, dataset: dict[str, Any], vocabulary: Vocabulary, receipts: list[Receipt]) -> Manifest:
-    """Write the row-group table and then, last of all, the manifest."""
-    table = row_group_table(receipts)
-    with out.staged(ROW_GROUPS) as path:
-        pq.write_table(table, path, compression="zstd", row_group_size=1 << 20)
+def write_manifest(
+    out: Folder, dataset: dict[str, Any], vocabulary: Vocabulary, receipts: list[Receipt], names: list[str]
+) -> Manifest:
+    """Write the row-group table and then, last of all, the manifest.
+
+    Args:
+        out: the dataset's folder.
+        dataset: its description.
+        vocabulary: of its proxy.
+        receipts: slim, by unit.
+        names: of the receipts, by unit; read once more, one at a time, for their row groups.
+    """
+    with out.staged(ROW_GROUPS) as path, pq.ParquetWriter(path, ROW_GROUPS_SCHEMA, compression="zstd") as writer:
+        held: list[Receipt] = []
+        for receipt in read_receipts(out, names):
+            held.append(receipt)
+            if sum(len(one.row_groups) for one in held) >= _TABLE_ROWS:
+                writer.write_table(row_group_table(held))
+                held = []
+        writer.write_table(row_group_table(held))
     manifest = manifest_of(dataset, vocabulary, receipts, out.digest(ROW_GROUPS))
     out.write(MANIFEST, manifest.to_bytes())
     return manifest

@@ -20,24 +20,23 @@ from pipelines import commit, proxies
 from pipelines.corpus import Corpus
 from pipelines.job import Job
 from pipelines.plan import PlanOptions, Unit
-from pipelines.proxies.prepare import PROXY_FOLDER, ProxyOptions, dataset_proxy, proxy_files
+from pipelines.proxies.prepare import PROXY_FOLDER, Chosen, dataset_proxy
 from pipelines.storage import Folder
-from schemas.errors import UserError
-from schemas.manifest import Manifest, canonical, seal, unseal
+from schemas.errors import FormatVersionError, UserError
+from schemas.manifest import Manifest, Receipt, canonical, seal, unseal
 from schemas.shard import FORMAT_VERSION, metadata_of
 
 SHARD_NAME = re.compile(r"part-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.parquet")
 
 LOCK_FILE = Path(__file__).parent.parent / "requirements.lock"
 
-_COMPARED = ("corpus.digest", "proxy", "options", "plan")
+_COMPARED = ("corpus.digest", "proxy", "options", "plan.seed")
 """What must be equal for a job to go on in a folder. Names of places and library versions need not be."""
 
 
-def describe(
-    corpus: Corpus, options: ProxyOptions, proxy: proxies.Proxy, job: Job, plan: PlanOptions, units: list[Unit]
-) -> dict[str, Any]:
+def describe(corpus: Corpus, chosen: Chosen, job: Job, plan: PlanOptions, units: list[Unit]) -> dict[str, Any]:
     """The description of the dataset that this configuration makes, as JSON gives it back."""
+    proxy = chosen.proxy
     description = {
         "corpus": {
             "spec": corpus.spec,
@@ -47,11 +46,11 @@ def describe(
         },
         "proxy": {
             "name": proxy.name,
-            "request": options.request(),
+            "request": chosen.request,
             "fingerprint": proxy.fingerprint,
             "lossless": proxy.lossless,
             "vocabulary": proxy.vocabulary.to_json(),
-            "files": proxy_files(job.out),
+            "files": chosen.digests(),
         },
         "plan": {"seed": plan.seed, "units": len(units)},
         "options": job.identity(),
@@ -79,15 +78,18 @@ def read(out: Folder, *, beside_others: bool = False) -> dict[str, Any] | None:
     """
     try:
         fields = unseal(out.read(commit.DATASET), out.locate(commit.DATASET))
-    except FileNotFoundError:
+    except FormatVersionError:
+        raise
+    except (UserError, FileNotFoundError) as error:
+        ours = any(SHARD_NAME.fullmatch(f"{Path(name).stem}.parquet") for name in out.sizes("receipts"))
+        if isinstance(error, UserError) or ours:
+            return _description_in_manifest(out)
         foreign = [name for name in out.sizes() if name.endswith(".parquet") or not beside_others]
         if foreign:
             raise UserError(
                 f"OUT={out.url}: has files but no {commit.DATASET} ({foreign[0]}, ...); choose an empty folder"
             ) from None
         return None
-    except UserError:
-        return _description_in_manifest(out)
     fields.pop("format_version")
     return fields
 
@@ -102,7 +104,7 @@ def _description_in_manifest(out: Folder) -> dict[str, Any]:
         return Manifest.from_bytes(out.read(commit.MANIFEST), out.locate(commit.MANIFEST)).dataset
     except (FileNotFoundError, UserError):
         raise UserError(
-            f"{out.locate(commit.DATASET)}: damaged, and there is no manifest to mend it from; "
+            f"{out.locate(commit.DATASET)}: missing or damaged, and there is no manifest to mend it from; "
             "make the dataset anew with ARGS=--overwrite"
         ) from None
 
@@ -110,15 +112,23 @@ def _description_in_manifest(out: Folder) -> dict[str, Any]:
 def check_same(out: Folder, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuse to go on in a folder of another configuration.
 
+    Args:
+        out: the folder.
+        stored: its description.
+        wanted: a description, or the part of one that is known already.
+
     Raises:
         UserError: with each difference.
     """
     before, now = dict(_flat(stored)), dict(_flat(wanted))
     differences = [
         f"{key} {_short(before.get(key))} -> {_short(now.get(key))}"
-        for key in sorted(before.keys() | now.keys())
+        for key in sorted(now)
         if key.startswith(_COMPARED) and before.get(key) != now.get(key)
     ]
+    if before.get("corpus.digest") != now["corpus.digest"]:
+        sizes = (f"{flat.get('corpus.files'):,} files, {flat.get('corpus.bytes'):,} bytes" for flat in (before, now))
+        differences = [f"the corpus has changed ({' -> '.join(sizes)})"]
     if differences:
         raise UserError(
             f"OUT={out.url} holds another dataset: {'; '.join(differences)}. "
@@ -127,16 +137,48 @@ def check_same(out: Folder, stored: dict[str, Any], wanted: dict[str, Any]) -> N
 
 
 def remove(out: Folder) -> None:
-    """Delete a dataset: what its receipts name, shards that a killed job left without one, our own files about it."""
+    """Delete a dataset of ours, and nothing else: what its receipts and its description name, and these.
+
+    Also shards that a killed job left without a receipt. In a folder that holds no dataset nothing is touched.
+    """
+    description = _any_description(out)
+    remove_units(out, keep=set())
+    if description is None:
+        return
     out.remove(commit.MANIFEST)
-    stems = {Path(name).stem for name in out.sizes("receipts")}
-    stems |= {Path(name).stem for name in out.sizes() if _is_shard(out, name)}
-    for stem in sorted(stems):
-        for name in (f"receipts/{stem}.json", f"rejects/{stem}.parquet", f"{stem}.parquet"):
-            out.remove(name)
-    for name in (commit.ROW_GROUPS, "meta/error.log", *out.sizes(PROXY_FOLDER)):
+    for name in description["proxy"]["files"]:
+        out.remove(f"{PROXY_FOLDER}/{name}")
+    for name in (commit.ROW_GROUPS, commit.ERROR_LOG, commit.DATASET):
         out.remove(name)
-    out.remove(commit.DATASET)
+
+
+def remove_units(out: Folder, keep: set[str]) -> None:
+    """Delete receipts of ours other than `keep`, with the shards and rejects that they name, and stray shards."""
+    kept = {f"{Path(name).stem}.parquet" for name in keep}
+    for name in sorted(out.sizes("receipts").keys() - keep):
+        if not SHARD_NAME.fullmatch(f"{Path(name).stem}.parquet"):
+            continue
+        try:
+            receipt = Receipt.from_bytes(out.read(name), name)
+        except (UserError, FileNotFoundError):
+            out.remove(f"rejects/{Path(name).stem}.parquet")  # a damaged one of ours, by its name
+        else:
+            out.remove(receipt.rejects.name)
+            out.remove(receipt.shard.name)
+        out.remove(name)
+    for name in sorted(out.sizes()):
+        if name not in kept and _is_shard(out, name):
+            out.remove(name)
+
+
+def _any_description(out: Folder) -> dict[str, Any] | None:
+    try:
+        return read_or_none(out) or open_dataset(out.url).manifest.dataset
+    except UserError:
+        try:
+            return _description_in_manifest(out)
+        except UserError:
+            return None
 
 
 @dataclass(frozen=True)

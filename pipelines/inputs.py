@@ -9,6 +9,7 @@ them for ever. Costs: local files are read at memory speed, gzip about 380, zstd
 
 import errno
 import gzip
+import io
 import lzma
 import os
 import re
@@ -31,6 +32,9 @@ Compression = Literal["", "gzip", "zstd", "xz"]
 CHUNK_BYTES = 1 << 20
 COMPRESSED_CHUNK_BYTES = 1 << 18
 """Of output; smaller, since what a damaged file still gave of the current chunk is lost."""
+
+_XZ_READ_BYTES = 1 << 16
+"""Each stream copies what was read past its end: little, where there are thousands of tiny ones."""
 
 TAIL_BYTES = 1 << 16
 """First read past the end of a byte range: enough for the rest of most lines, little for a remote store."""
@@ -156,11 +160,57 @@ def open_input(root: str, path: str, *, block_bytes: int = 4 * CHUNK_BYTES) -> B
     with input_errors(root):
         if not is_remote(root):
             return Path(root, path).open("rb", buffering=0)
-        fs, base = filesystem(root)
         try:
-            return cast(BinaryIO, fs.open(f"{base.rstrip('/')}/{path}", "rb", block_size=block_bytes))
+            with _numbered_errors():
+                fs, base = filesystem(root)
+                file = fs.open(f"{base.rstrip('/')}/{path}", "rb", block_size=block_bytes)
+            return cast(BinaryIO, _RemoteFile(file))
         except PermissionError as error:
             raise UserError(f"{root}: {printable(path)} may not be read ({error}); check the credentials") from None
+
+
+class _RemoteFile(io.RawIOBase):
+    """A store's file whose errors have numbers, so that they cannot be taken for those of a decoder reading it."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__()
+        self._file = file
+        self.size: int | None = getattr(file, "size", None)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return int(self._file.fileno())
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def read(self, size: int = -1) -> bytes:
+        with _numbered_errors():
+            return cast(bytes, self._file.read(size))
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+@contextmanager
+def _numbered_errors() -> Iterator[None]:
+    """Gives a store's OSErrors a number: clients raise many without one (requests' time-outs, gcsfs' refusals)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            error.errno = errno.EIO
+        raise
 
 
 @contextmanager
@@ -177,8 +227,8 @@ def input_errors(root: str) -> Iterator[None]:
         raise InputError("unreadable", _one_line(error)) from None
     except OSError as error:
         local = not is_remote(root) and error.errno in _DAMAGE_ERRNOS
-        # decoders (gzip, Arrow) raise plain OSErrors without a number; so do time-outs, which are no damage
-        decoder = error.errno is None and not isinstance(error, TimeoutError | ConnectionError)
+        # gzip and Arrow raise OSErrors without a number, Arrow no other class; see `_RemoteFile` for those of stores
+        decoder = error.errno is None and type(error) in (OSError, gzip.BadGzipFile)
         if not (local or decoder or isinstance(error, FileNotFoundError)):
             raise
         raise InputError("unreadable", _one_line(error)) from None
@@ -243,21 +293,67 @@ def _plain(stored: BinaryIO, file: InputFile, position: int, stop: int) -> Itera
 
 
 def _decompressed(stored: BinaryIO, file: InputFile) -> Iterator[bytes]:
-    limit = MAX_DECOMPRESSION * file.size
+    if not file.size:  # gzip's and zstd's readers take it for finished; more likely, its writer was not
+        raise InputError("unreadable", f"empty: no {file.compression} data")
     count = 0
-    with _decoder(stored, file.compression) as stream:
+    for chunk in _decoded(stored, file.compression):
+        count += len(chunk)
+        check_expansion(count, file)
+        yield chunk
+
+
+def check_expansion(count: int, file: InputFile) -> None:
+    """Stops a decompression bomb.
+
+    Args:
+        count: bytes that were read from the file, decoded.
+        file: the input.
+
+    Raises:
+        InputError: more than `MAX_DECOMPRESSION` times its stored size.
+    """
+    if count > MAX_DECOMPRESSION * file.size:
+        detail = f"more than {MAX_DECOMPRESSION:,} bytes from each of its {file.size:,} stored bytes"
+        raise InputError("decompression-bomb", detail)
+
+
+def _decoded(stored: BinaryIO, compression: Compression) -> Iterator[bytes]:
+    if compression == "xz":
+        yield from _xz_chunks(stored)
+        return
+    # Arrow's reader and not zstandard's: the latter takes a truncated frame for a finished one.
+    stream: Any = (
+        gzip.GzipFile(fileobj=stored)
+        if compression == "gzip"
+        else pa.CompressedInputStream(pa.PythonFile(stored, "r"), "zstd")
+    )
+    with stream:
         while chunk := stream.read(COMPRESSED_CHUNK_BYTES):
-            count += len(chunk)
-            if count > limit:
-                detail = f"more than {MAX_DECOMPRESSION:,} bytes from each of its {file.size:,} compressed bytes"
-                raise InputError("decompression-bomb", detail)
             yield bytes(chunk)
 
 
-def _decoder(stored: BinaryIO, compression: Compression) -> Any:
-    if compression == "gzip":
-        return gzip.GzipFile(fileobj=stored)
-    if compression == "xz":
-        return lzma.LZMAFile(stored)
-    # Arrow's reader and not zstandard's: the latter takes a truncated frame for a finished one.
-    return pa.CompressedInputStream(pa.PythonFile(stored, "r"), "zstd")
+def _xz_chunks(stored: BinaryIO) -> Iterator[bytes]:
+    """Stream after stream; not LZMAFile, which takes a damaged one for trailing data and ends without an error.
+
+    Between and after streams there may be padding: zero bytes, a multiple of four.
+    """
+    data = stored.read(_XZ_READ_BYTES)
+    while data:
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+        while not decoder.eof:
+            if decoder.needs_input and not data:
+                data = stored.read(_XZ_READ_BYTES)
+                if not data:
+                    raise EOFError("ended within an xz stream")
+            chunk = decoder.decompress(data, COMPRESSED_CHUNK_BYTES)
+            data = b""
+            if chunk:
+                yield chunk
+        padding = 0
+        data = decoder.unused_data or stored.read(_XZ_READ_BYTES)
+        while data.startswith(b"\0"):
+            rest = data.lstrip(b"\0")
+            padding += len(data) - len(rest)
+            data = rest or stored.read(_XZ_READ_BYTES)
+        if padding % 4:
+            raise lzma.LZMAError(f"{padding:,} zero bytes after an xz stream; padding is a multiple of four")

@@ -36,7 +36,8 @@ def rebuild_manifest(data: str) -> Manifest:
     if described is None:
         raise UserError(f"DATA={data}: no {commit.DATASET} there; make a dataset with: make preprocess OUT={data}")
     described.pop("format_version")
-    receipts = commit.read_receipts(folder)
+    names = commit.receipt_names(folder)
+    receipts = commit.slim(commit.read_receipts(folder, names))
     if len(receipts) != described["plan"]["units"]:
         raise UserError(
             f"DATA={data}: {len(receipts)} of {described['plan']['units']} units are done; "
@@ -49,7 +50,7 @@ def rebuild_manifest(data: str) -> Manifest:
                 state = "missing" if entry.name not in sizes else f"{sizes[entry.name]:,} bytes, not {entry.size:,}"
                 raise UserError(f"{folder.locate(entry.name)}: {state}; run the same preprocess command again")
     vocabulary = Vocabulary.from_json(described["proxy"]["vocabulary"])
-    return commit.write_manifest(folder, described, vocabulary, receipts)
+    return commit.write_manifest(folder, described, vocabulary, receipts, names)
 
 
 def run(options: ManifestOptions) -> None:

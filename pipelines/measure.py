@@ -8,7 +8,6 @@ after. Its floor is the share of symbols that lost a byte: 1 - (1 - rate)^(bytes
 
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
@@ -20,9 +19,8 @@ from rich.table import Table
 
 from pipelines.corpus import InputFormat, list_corpus
 from pipelines.proxies import Proxy
-from pipelines.proxies.prepare import ProxyOptions, Sampler, prepare
+from pipelines.proxies.prepare import ProxyOptions, Sampler, choose
 from pipelines.records import ReadOptions
-from pipelines.storage import Folder
 from schemas.draws import may_fit
 from schemas.errors import UserError
 
@@ -39,7 +37,7 @@ class StabilityOptions:
         read: how documents are read.
         rates: shares of characters to delete.
         pieces: number of pieces, at most one from a document.
-        piece_bytes: length of a piece.
+        piece_characters: length of a piece.
         all_documents: take pieces of all documents, not of the held-out ones only.
         seed: of pieces and deletions.
         json: print JSON instead of a table.
@@ -52,14 +50,14 @@ class StabilityOptions:
     read: Annotated[ReadOptions, tyro.conf.arg(name="")] = field(default_factory=ReadOptions)
     rates: tuple[float, ...] = (0.1, 0.01)
     pieces: int = 200
-    piece_bytes: int = 4096
+    piece_characters: int = 4096
     all_documents: bool = False
     seed: int = 0
     json: bool = False
 
     def __post_init__(self) -> None:
-        if self.pieces < 1 or self.piece_bytes < 64:
-            raise UserError("--pieces must be 1 or more, --piece-bytes 64 or more")
+        if self.pieces < 1 or self.piece_characters < 64:
+            raise UserError("--pieces must be 1 or more, --piece-characters 64 or more")
         if not self.rates or any(not 0 < rate < 1 for rate in self.rates):
             raise UserError(f"--rates {self.rates}: give shares between 0 and 1")
 
@@ -95,9 +93,8 @@ def stability(options: StabilityOptions) -> list[Stability]:
     results = []
     for name in dict.fromkeys((options.proxy.proxy, *options.compare)):
         chosen = replace(options.proxy, proxy=name)
-        with tempfile.TemporaryDirectory() as folder:
-            proxy = prepare(chosen, sampler, Folder(folder), None, _say)
-            results.append(measure(_label(chosen), proxy, pieces, options))
+        proxy = choose(chosen, sampler, None, None, _say).proxy
+        results.append(measure(_label(chosen), proxy, pieces, options))
     if options.json:
         sys.stdout.write(json.dumps([asdict(result) for result in results], indent=1) + "\n")
     else:
@@ -116,8 +113,8 @@ def sample_pieces(sampler: Sampler, options: StabilityOptions) -> list[str]:
         if (options.all_documents or not may_fit(document.doc_id)) and len(document.raw) >= 64:
             text = document.raw.decode("utf-8", "replace")
             rng = np.random.default_rng([options.seed, 0, len(pieces)])
-            start = int(rng.integers(0, max(1, len(text) - options.piece_bytes + 1)))
-            pieces.append(text[start : start + options.piece_bytes])
+            start = int(rng.integers(0, max(1, len(text) - options.piece_characters + 1)))
+            pieces.append(text[start : start + options.piece_characters])
             if len(pieces) == options.pieces:
                 break
     if not pieces:
@@ -167,7 +164,9 @@ def _delete(text: str, rate: float, seed: int, index: int) -> str:
 
 
 def _label(options: ProxyOptions) -> str:
-    return " ".join([options.proxy, *(str(value) for value in options.request().values() if value is not None)])
+    if options.proxy == "bpe":
+        return f"bpe {options.tokenizer or options.vocab_size}"
+    return f"neural {options.coder} {options.bits}" if options.proxy == "neural" else options.proxy
 
 
 def _table(results: list[Stability], options: StabilityOptions) -> Table:

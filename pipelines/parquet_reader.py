@@ -1,8 +1,9 @@
 """Reads a run of row groups of a Parquet file as documents, our own datasets included.
 
-Only the wanted columns are read, in batches of about 1 MiB by the footer's sizes. What bounds the memory is
-therefore the file's pages (by most writers 1 MiB or less) and, on remote stores, the column chunks of one row
-group, which are fetched together. Texts are taken as bytes and never decoded, so invalid UTF-8 survives.
+Only the wanted columns are read, in batches of about 1 MiB by the footer's sizes and of 16 rows at most. What
+bounds the memory is therefore the file's pages (by most writers 1 MiB or less), 16 of its longest values, which a
+dictionary repeats for nothing, and, on remote stores, the column chunks of one row group, which are fetched
+together. Texts are taken as bytes and never decoded, so invalid UTF-8 survives.
 """
 
 from collections.abc import Iterator
@@ -12,13 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.documents import Document, Reject
-from pipelines.inputs import InputError, check_size, input_errors, open_input
+from pipelines.inputs import InputError, check_expansion, check_size, input_errors, open_input
 from pipelines.plan import ParquetBlock
 from pipelines.records import ReadOptions, RefusalError, as_text, documents_of, missing_field, rejected
 
 _FIELDS = ("text", "content", "raw")
 _BATCH_BYTES = 1 << 20
-_MAX_BATCH_ROWS = 1024
+_MAX_BATCH_ROWS = 16
+"""The footer does not know how long the values of a dictionary are. Reading indices instead (`read_dictionary`) is
+no remedy: where a dictionary is followed by plain pages, Arrow copies all values since the start for each batch."""
+
+_MAX_BATCH_INDICES = 1024
+"""Rows of a batch whose only column is a dictionary by the file's schema, which Arrow gives as indices anyway."""
+
 _BUFFER_BYTES = 1 << 18
 """Of each column's buffered reads of a local file."""
 
@@ -26,10 +33,12 @@ _BUFFER_BYTES = 1 << 18
 def read_parquet(root: str, block: ParquetBlock, options: ReadOptions) -> Iterator[Document | Reject]:
     """The documents and rejects of a block; `record` is the row's index in the file.
 
-    A file without the column, or whose column is neither text nor binary, gives one reject a block.
+    A file without the column, with several of its name, or whose column is neither text nor binary, gives one
+    reject a block.
     """
     source = block.file.source
     row = block.first_row
+    decoded = 0
     try:
         if block.file.compression:
             raise InputError("unreadable", "a Parquet file that is compressed as a whole; decompress it first")
@@ -40,8 +49,14 @@ def read_parquet(root: str, block: ParquetBlock, options: ReadOptions) -> Iterat
             _check_groups(file.metadata, block)
             name = _text_column(file.schema_arrow, options)
             for batch in _batches(file, block, name, options):
-                yield from _rows(batch, name, source, row, options)
-                row += batch.num_rows
+                first = row
+                for item in _rows(batch, name, source, first, options):
+                    row = item.record
+                    if isinstance(item, Document):
+                        decoded += len(item.raw) + sum(len(value) for value in item.kept.values() if value)
+                        check_expansion(decoded, block.file)
+                    yield item
+                row = first + batch.num_rows
             if row != block.first_row + block.rows:
                 raise InputError("unreadable", f"{row - block.first_row:,} rows instead of {block.rows:,}")
     except (InputError, RefusalError) as error:
@@ -59,13 +74,21 @@ def _check_groups(metadata: Any, block: ParquetBlock) -> None:
 
 def _text_column(schema: Any, options: ReadOptions) -> str:
     wanted = _FIELDS if options.field is None else (options.field,)
-    name = next((name for name in wanted if schema.names.count(name) == 1), None)
+    name = next((name for name in wanted if name in schema.names), None)
     if name is None:
         raise missing_field(wanted, schema.names, "columns")
+    for used in (name, *_other_columns(options)):
+        count = schema.names.count(used)
+        if count > 1:
+            raise RefusalError("wrong-type", f"{count} columns are named {used!r}; rename all but one")
     kind = schema.field(name).type
     if not _holds_bytes(kind.value_type if pa.types.is_dictionary(kind) else kind):
         raise RefusalError("wrong-type", f"column {name!r} is {kind}; expected string or binary")
     return name
+
+
+def _other_columns(options: ReadOptions) -> list[str]:
+    return [*options.keep_columns, *([options.group_field] if options.group_field else [])]
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -82,8 +105,9 @@ def _holds_bytes(kind: Any) -> bool:
 
 def _batches(file: Any, block: ParquetBlock, name: str, options: ReadOptions) -> Iterator[Any]:
     present = set(file.schema_arrow.names)
-    others = [*options.keep_columns, *([options.group_field] if options.group_field else [])]
-    columns = list(dict.fromkeys([name, *(other for other in others if other in present)]))
+    columns = list(dict.fromkeys([name, *(other for other in _other_columns(options) if other in present)]))
+    only_indices = columns == [name] and pa.types.is_dictionary(file.schema_arrow.field(name).type)
+    most_rows = _MAX_BATCH_INDICES if only_indices else _MAX_BATCH_ROWS
     for group in range(block.start, block.stop):
         metadata = file.metadata.row_group(group)
         size = sum(
@@ -93,7 +117,7 @@ def _batches(file: Any, block: ParquetBlock, name: str, options: ReadOptions) ->
                 chunk.path_in_schema == column or chunk.path_in_schema.startswith(f"{column}.") for column in columns
             )
         )
-        rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * metadata.num_rows // max(1, size)))
+        rows = max(1, min(most_rows, _BATCH_BYTES * metadata.num_rows // max(1, size)))
         yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
 
 
@@ -135,6 +159,6 @@ def _text_values(batch: Any, name: str) -> list[str | None]:
     elif pa.types.is_temporal(kind):
         column = column.cast(pa.string())
     try:
-        return [as_text(value) for value in column.to_pylist()]
-    except (ValueError, OverflowError) as error:  # a nested time that Python cannot hold, a broken nested string
+        return [as_text(value, name) for value in column.to_pylist()]
+    except (ValueError, OverflowError, RecursionError) as error:  # a nested time that Python cannot hold, say
         raise RefusalError("wrong-type", f"column {name!r} cannot be kept as text ({error}); leave it out") from None

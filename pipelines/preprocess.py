@@ -5,8 +5,8 @@ Stop it at any moment, in any way; the same command goes on where it was and end
 
 import fcntl
 import logging
+import multiprocessing.util
 import os
-import re
 import shlex
 import signal
 import sys
@@ -14,26 +14,29 @@ import threading
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
+import pyarrow.parquet as pq
 import tyro
 
 from pipelines import commit, dataset, local_pool
 from pipelines.corpus import Corpus, InputFormat, list_corpus
+from pipelines.default_out import default_out
 from pipelines.inputs import is_remote
 from pipelines.job import Job
 from pipelines.plan import MIB, PlanOptions, Unit, plan_units, row_group_bytes
 from pipelines.progress import ProgressReport
-from pipelines.proxies.prepare import ProxyOptions, Sampler, prepare
+from pipelines.proxies.prepare import ProxyOptions, Sampler, choose
 from pipelines.records import ReadOptions
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Manifest, Receipt
+from schemas.shard import shard_schema
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells expect it."""
@@ -91,13 +94,7 @@ class PreprocessOptions:
         """`out`, or data/<corpus>-<proxy>, with -range and -<bits>b where those are not the default."""
         if self.out is not None:
             return self.out
-        last = self.corpus.rstrip("/").rsplit("/", 1)[-1]
-        stem = re.sub(r"[^\w.-]+", "_", last).strip("._") or "corpus"
-        name = f"{stem.removesuffix('.parquet').removesuffix('.jsonl')}-{self.proxy.proxy}"
-        if self.proxy.proxy == "neural":
-            name += "-range" if self.proxy.coder == "range" else ""
-            name += "" if self.proxy.bits == 16 else f"-{self.proxy.bits}b"
-        return f"data/{name}"
+        return default_out(self.corpus, self.proxy.proxy, self.proxy.coder, self.proxy.bits)
 
 
 def preprocess(options: PreprocessOptions) -> Manifest:
@@ -106,42 +103,63 @@ def preprocess(options: PreprocessOptions) -> Manifest:
     Raises:
         UserError: anything that the user can mend, in one line.
     """
+    say = partial(_say, options.quiet)
     out = Folder(options.out_or_default())
     corpus = list_corpus(options.corpus, format=options.format, include=options.include)
     _refuse_inside(out, corpus)
+    if not options.overwrite:
+        dataset.read(out)  # a folder of something else is refused before as much as a lock is put there
     with _interruptible(), _locked(out):
-        if options.overwrite:
-            dataset.remove(out)
-        out.sweep()
-        plan = PlanOptions(seed=options.seed, unit_bytes=options.unit_bytes)
-        units = plan_units(corpus, plan)
-        stored = dataset.read(out, beside_others=options.overwrite)
-        say = partial(_say, options.quiet)
-        proxy = prepare(options.proxy, Sampler(corpus, options.read), out, stored, say)
-        job = Job(
-            root=corpus.root,
-            out=out,
-            proxy_uri=proxy.uri,
-            fingerprint=proxy.fingerprint,
-            read=options.read,
-            run_bytes=plan.resolved_unit_bytes(corpus.listed_bytes),
-            row_group_bytes=options.row_group_bytes or row_group_bytes(corpus.listed_bytes),
-            prove=options.prove,
-        )
-        description = dataset.describe(corpus, options.proxy, proxy, job, plan, units)
-        if stored is not None:
-            dataset.check_same(out, stored, description)
-            description = stored  # names and versions of the run that began it, whoever goes on
-        dataset.write(out, description)
+        job, units, description = _prepare(out, corpus, options, say)
         say(f"{corpus.spec}: {len(corpus.inputs):,} files, {corpus.listed_bytes / 1e6:.1f} MB -> {out.url}")
         start = time.monotonic()
         _run(job, units, options)
         out.sweep()  # of workers that died
-        receipts = commit.read_receipts(out)
+        names = [job.receipt_name(unit) for unit in units]
+        dataset.remove_units(out, keep=set(names))  # of a plan that footers since mended made different
+        receipts = commit.slim(commit.read_receipts(out, names))
         _check_rejects(out, receipts, options.max_reject_fraction)
-        manifest = commit.write_manifest(out, description, proxy.vocabulary, receipts)
+        manifest = commit.write_manifest(out, description, job.proxy.vocabulary, receipts, names)
+        out.remove(commit.ERROR_LOG)
     say(_summary(out, manifest, receipts, time.monotonic() - start))
     return manifest
+
+
+def _prepare(
+    out: Folder, corpus: Corpus, options: PreprocessOptions, say: Callable[[str], None]
+) -> tuple[Job, list[Unit], dict[str, Any]]:
+    """Everything before the first unit: refuses another configuration before it writes or deletes anything."""
+    plan = PlanOptions(seed=options.seed, unit_bytes=options.unit_bytes)
+    stored = None if options.overwrite else dataset.read(out)
+    if stored is not None:
+        request = {"name": options.proxy.proxy, "request": options.proxy.request()}
+        listing = {"digest": corpus.listing_digest, "files": len(corpus.inputs), "bytes": corpus.listed_bytes}
+        known = {"corpus": listing, "proxy": request, "plan": {"seed": plan.seed}}
+        dataset.check_same(out, stored, known)
+    chosen = choose(options.proxy, Sampler(corpus, options.read), out, stored, say)
+    units = plan_units(corpus, plan)
+    job = Job(
+        root=corpus.root,
+        out=out,
+        proxy_uri=chosen.proxy.uri,
+        fingerprint=chosen.proxy.fingerprint,
+        read=options.read,
+        run_bytes=plan.resolved_unit_bytes(corpus.listed_bytes),
+        row_group_bytes=options.row_group_bytes or row_group_bytes(corpus.listed_bytes),
+        prove=options.prove,
+    )
+    shard_schema(options.read.keep_columns, {})  # refuses names that are taken
+    description = dataset.describe(corpus, chosen, job, plan, units)
+    if stored is not None:
+        dataset.check_same(out, stored, description)
+        description = stored  # names and versions of the run that began it, whoever goes on
+    if options.overwrite:
+        dataset.remove(out)
+        dataset.read(out, beside_others=True)
+    out.sweep()
+    installed = chosen.install(out)
+    dataset.write(out, description)
+    return replace(job, proxy_uri=installed.uri), units, description
 
 
 def _run(job: Job, units: list[Unit], options: PreprocessOptions) -> None:
@@ -170,8 +188,8 @@ def _run(job: Job, units: list[Unit], options: PreprocessOptions) -> None:
         progress.close()
         if pool is not None:
             pool.kill()
-        done = sum(commit.existing_receipt(job, unit) is not None for unit in units)
-        _say(False, f"interrupted: {done} of {len(units)} units are done; the same command goes on from there")
+            multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]  # else a warning of semaphores
+        _say(False, f"interrupted: {progress.done} of {len(units)} units are done; the same command goes on from there")
         os._exit(INTERRUPTED)  # Beam's threads wait for units that will not end
     progress.close()
     if pool is not None:
@@ -188,10 +206,10 @@ def _raise_plainly(out: Folder, error: Exception) -> NoReturn:
         raise error
     trace = "".join(traceback.format_exception(error))
     with suppress(UserError, OSError):
-        out.write("meta/error.log", trace.encode("utf-8", "backslashreplace"))
+        out.write(commit.ERROR_LOG, trace.encode("utf-8", "backslashreplace"))
     raise UserError(
         f"a unit failed: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}; finished units are kept; the "
-        f"trace is in {out.locate('meta/error.log')}; run the same command again once the cause is gone"
+        f"trace is in {out.locate(commit.ERROR_LOG)}; run the same command again once the cause is gone"
     ) from error
 
 
@@ -205,9 +223,19 @@ def _check_rejects(out: Folder, receipts: list[Receipt], limit: float) -> None:
     listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(5))
     raise UserError(
         f"{totals.rejects:,} of {totals.documents:,} documents were rejected, more than --max-reject-fraction "
-        f"{limit:g} allows: {listed}; look at them (duckdb -c \"from '{out.locate('rejects')}/*.parquet'\"), then mend "
-        "the corpus or allow more: what is done is kept"
+        f"{limit:g} allows: {listed}{_example(out, receipts)}; look at them (make sql DATA={shlex.quote(out.url)} "
+        "Q='from rejects'), then mend the corpus or allow more: what is done is kept"
     )
+
+
+def _example(out: Folder, receipts: list[Receipt]) -> str:
+    """One reject in words."""
+    name = next((receipt.rejects.name for receipt in receipts if receipt.rejects.rows), None)
+    if name is None:
+        return ""
+    with out.open(name) as file:
+        row = pq.read_table(file, pre_buffer=False).slice(0, 1).to_pylist()[0]
+    return f" (for example {row['source']}, record {row['record']}: {row['detail']})"
 
 
 def _summary(out: Folder, manifest: Manifest, receipts: list[Receipt], seconds: float) -> str:
@@ -231,7 +259,8 @@ def _summary(out: Folder, manifest: Manifest, receipts: list[Receipt], seconds: 
     if work:
         shares = ", ".join(f"{stage} {spent / work:.0%}" for stage, spent in stages.items())
         lines.append(f"  {seconds:.1f} s; {totals.raw_bytes / 1e6 / work:.1f} MB/s a worker ({shares})")
-    lines.append(f"  next: make verify DATA={out.url}   make sql DATA={out.url}   make inspect DATA={out.url}")
+    data = f"DATA={shlex.quote(out.url)}"
+    lines.append(f"  next: make verify {data}   make sql {data}   make inspect {data}")
     return "\n".join(lines)
 
 
@@ -242,11 +271,15 @@ def _say(quiet: bool, line: str) -> None:
 
 
 def _refuse_inside(out: Folder, corpus: Corpus) -> None:
-    """A dataset inside its corpus would be part of the corpus the next time."""
-    if not out.is_local or is_remote(corpus.root):
-        return
-    place, root = out.path.resolve(), Path(corpus.root).resolve()
-    if place == root or root in place.parents:
+    """A dataset inside a folder that is a corpus would be part of the corpus the next time."""
+    if is_remote(corpus.root) or not out.is_local:
+        root_url = corpus.root.rstrip("/")
+        inside = root_url == corpus.spec.rstrip("/") and out.url.startswith(f"{root_url}/")
+    else:
+        place, root = out.path.resolve(), Path(corpus.root).resolve()
+        walked = Path(corpus.spec).is_dir() or "**" in corpus.spec
+        inside = walked and (place == root or root in place.parents)
+    if inside:
         raise UserError(f"OUT={out.url} lies inside the corpus {corpus.root}; choose a folder outside of it")
 
 

@@ -5,6 +5,7 @@ not as speed.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -62,9 +63,15 @@ class ProgressReport:
         """Seconds between looks."""
         return LOCAL_SECONDS if self.out.is_local else REMOTE_SECONDS
 
+    @property
+    def done(self) -> int:
+        """Units whose receipts were seen."""
+        return len(self._seen)
+
     def update(self) -> None:
-        """Look for new receipts and show them."""
-        self._poll()
+        """Look for new receipts and show them; a store that does not answer is asked again the next time."""
+        with suppress(OSError):
+            self._poll()
         if self._bar is not None:
             self._bar.update(self._task, completed=len(self._seen), description=self._line())
         elif not self.quiet and time.monotonic() - self._last_line >= LINE_SECONDS:

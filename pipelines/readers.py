@@ -205,6 +205,8 @@ def _json_documents(value: dict[str, Any], source: str, record: int, options: Re
         raw = text.encode()
     except UnicodeEncodeError as error:
         raise RefusalError("lone-surrogate", f"{name!r} has one at character {error.start:,}") from None
-    group = "jsonl" if options.group_field is None else as_text(value.get(options.group_field)) or ""
-    kept = {name: as_text(value.get(name)) for name in options.keep_columns}
+    group = (
+        "jsonl" if options.group_field is None else as_text(value.get(options.group_field), options.group_field) or ""
+    )
+    kept = {name: as_text(value.get(name), name) for name in options.keep_columns}
     yield from documents_of(raw, source, record, group, kept, options.max_document_bytes)

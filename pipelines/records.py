@@ -7,7 +7,7 @@ in common. Pure; no I/O.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from pipelines.documents import EXCERPT_BYTES, Document, Reject
 from pipelines.inputs import InputError, printable
@@ -24,9 +24,6 @@ RefusalReason = Literal[
     "wrong-type",
     "record-too-long",
 ]
-READ_REASONS: tuple[str, ...] = (*get_args(RefusalReason), "unreadable", "decompression-bomb")
-"""Every reason that reading can give; those of a record first, then those of (the rest of) an input."""
-
 _LISTED_NAMES = 20
 """Keys or columns that a detail lists: enough to see the right one, short enough for a line."""
 
@@ -51,8 +48,8 @@ class ReadOptions:
     max_record_bytes: int = 256 << 20
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_document_bytes < 1 << 32:
-            raise UserError(f"--max-document-bytes: {self.max_document_bytes} is not from 1 to 2^32 - 1")
+        if not 1 <= self.max_document_bytes < 1 << 31:  # Arrow's offsets within a binary column are int32
+            raise UserError(f"--max-document-bytes: {self.max_document_bytes} is not from 1 to 2^31 - 1")
         if self.max_record_bytes < 1:
             raise UserError(f"--max-record-bytes: {self.max_record_bytes} is not positive")
 
@@ -97,13 +94,24 @@ def missing_field(wanted: tuple[str, ...], present: list[str], kind: str) -> Ref
     return RefusalError("missing-field", f"no {' or '.join(map(repr, wanted))} (or null); {kind}: {listed}{more}")
 
 
-def as_text(value: object) -> str | None:
-    """A kept or group value: strings as they are, None as None, anything else as compact JSON."""
+def as_text(value: object, name: str) -> str | None:
+    """A kept or group value: strings as they are, None as None, anything else as compact JSON.
+
+    Args:
+        value: as its format's reader gives it.
+        name: of the key or column, for the refusal.
+
+    Raises:
+        RefusalError: wrong-type, nested more deeply than Python can write.
+    """
     if value is None:
         return None
     if isinstance(value, str):
         return printable(value)
-    return printable(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_as_json))
+    try:
+        return printable(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_as_json))
+    except RecursionError:
+        raise RefusalError("wrong-type", f"{name!r} is nested too deeply to be kept as text; leave it out") from None
 
 
 def _as_json(value: object) -> str:

@@ -13,16 +13,23 @@ if TYPE_CHECKING:
     import hashlib
 
 
+ROW_BYTES = 64
+"""What a row counts beside its raw bytes where memory is bounded: a million empty documents are not nothing."""
+
+
 def row_groups(documents: list[Document], limit: int) -> Iterator[list[Document]]:
-    """Cut a run into row groups of at most `limit` raw bytes; a larger document is a group of its own."""
+    """Cut a run into row groups of at most `limit` bytes, each row counted as its raw bytes and ROW_BYTES.
+
+    A larger document is a group of its own.
+    """
     group: list[Document] = []
     size = 0
     for document in documents:
-        if group and size + len(document.raw) > limit:
+        if group and size + len(document.raw) + ROW_BYTES > limit:
             yield group
             group, size = [], 0
         group.append(document)
-        size += len(document.raw)
+        size += len(document.raw) + ROW_BYTES
     if group:
         yield group
 

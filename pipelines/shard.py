@@ -19,14 +19,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.commit import existing_receipt
+from pipelines.commit import MANIFEST, existing_receipt
 from pipelines.documents import EXCERPT_BYTES, Document, Reject
 from pipelines.job import Job
 from pipelines.plan import Unit
 from pipelines.prove import ProofError, prove
 from pipelines.proxies.base import EncodedBatch
 from pipelines.readers import read_block
-from pipelines.rows import group_table, row_groups, update_content_digest
+from pipelines.rows import ROW_BYTES, group_table, row_groups, update_content_digest
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry
 from schemas.shard import (
     FORMAT_VERSION,
@@ -63,6 +63,7 @@ def encode_shard(job: Job, unit: Unit) -> Outcome:
     receipt = existing_receipt(job, unit)
     if receipt is not None:
         return Outcome(job.receipt_name(unit), True)
+    job.out.remove(MANIFEST)  # of a finished dataset one of whose units has changed: it is not finished now
     # The order of publication: rejects, shard, receipt. (Contexts end in reverse.)
     with job.out.staged(job.shard_name(unit)) as shard_path, job.out.staged(job.rejects_name(unit)) as rejects_path:
         receipt = _Work(job, unit, shard_path, rejects_path).run()
@@ -144,7 +145,7 @@ class _Work:
                 self.documents += 1
             if isinstance(item, Document):
                 run.append(item)
-                size += len(item.raw)
+                size += len(item.raw) + ROW_BYTES
             elif item is not None:
                 self._reject(item)
             if run and (item is None or size >= self.job.run_bytes):
@@ -179,6 +180,8 @@ class _Work:
         try:
             batch = self._encode_and_prove(documents)
             return documents, batch
+        except (MemoryError, OSError):
+            raise  # the machine's fault, not the document's: a retry gives it
         except Exception:  # noqa: BLE001 - whatever a proxy raises, one document is the cause: find it
             good = [document for document in documents if self._is_codable(document)]
             return good, self._encode_and_prove(good) if good else None
@@ -195,6 +198,8 @@ class _Work:
     def _is_codable(self, document: Document) -> bool:
         try:
             self._encode_and_prove([document])
+        except (MemoryError, OSError):
+            raise
         except Exception as error:  # noqa: BLE001 - becomes a reject with the error's text
             failed_proof = isinstance(error, ProofError)
             self._reject(

@@ -8,6 +8,7 @@ exception passes.
 import errno
 import hashlib
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from pipelines.inputs import filesystem, is_remote
 from schemas.errors import UserError
 
 TEMP = "meta/tmp"
+_TEMP_NAME = re.compile(rf"{TEMP}/\d+-[0-9a-f]{{32}}\.tmp")
+_LOCAL_URLS = ("file://", "local://")
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,15 @@ class Folder:
     @property
     def is_local(self) -> bool:
         """Whether this is a plain local path."""
-        return not is_remote(self.url) or self.url.startswith("file://")
+        return not is_remote(self.url) or self.url.startswith(_LOCAL_URLS)
 
     @property
     def path(self) -> Path:
         """The local path."""
-        return Path(self.url.removeprefix("file://"))
+        for prefix in _LOCAL_URLS:
+            if self.url.startswith(prefix):
+                return Path(self.url.removeprefix(prefix))
+        return Path(self.url)
 
     def _fs(self) -> tuple[Any, str]:
         fs, path = filesystem(self.url)
@@ -152,7 +158,7 @@ class Folder:
     def sweep(self) -> None:
         """Delete temporary files that a killed run left."""
         if self.is_local:
-            for name in self.sizes(TEMP):
+            for name in filter(_TEMP_NAME.fullmatch, self.sizes(TEMP)):
                 self.remove(name)
 
 

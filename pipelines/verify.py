@@ -68,7 +68,7 @@ def run(options: VerifyOptions) -> None:
         sys.stdout.flush()
         raise UserError(
             f"DATA={options.data}: {len(faults)} fault{'s' if len(faults) > 1 else ''}; the same preprocess command "
-            "run again redoes damaged units"
+            "run again redoes damaged units (files that are not of the dataset are yours to delete)"
         )
     seconds = time.monotonic() - start
     manifest = dataset.open_dataset(options.data).manifest
@@ -118,7 +118,7 @@ def _manifest(data: str, faults: list[str]) -> Manifest | None:
     except UserError as error:
         if commit.MANIFEST not in folder.sizes():
             raise
-        faults.append(f"{_relative(data, error)}; `python -m pipelines manifest --data {data}` makes it anew")
+        faults.append(f"{_relative(data, error)}; `make manifest DATA={data}` makes it anew")
         return None
 
 
@@ -251,9 +251,9 @@ def _check_manifest(manifest: Manifest, described: dict[str, Any], receipts: lis
 def _check_row_groups(folder: Folder, manifest: Manifest, units: dict[str, Checked]) -> list[str]:
     try:
         if folder.digest(commit.ROW_GROUPS) != manifest.row_groups_sha256:
-            return [f"{commit.ROW_GROUPS}: differs from its SHA-256; `python -m pipelines manifest` makes it anew"]
+            return [f"{commit.ROW_GROUPS}: differs from its SHA-256; `make manifest` makes it anew"]
     except FileNotFoundError:
-        return [f"{commit.ROW_GROUPS}: missing; `python -m pipelines manifest` makes it anew"]
+        return [f"{commit.ROW_GROUPS}: missing; `make manifest` makes it anew"]
     found = {Path(shard).stem: digest for shard, digest in _table_digests(folder)}
     expected = {stem: unit.groups_digest for stem, unit in units.items() if unit.receipt is not None}
     empty = groups_digest([])

@@ -30,7 +30,7 @@ def document_id(raw: bytes) -> bytes:
 
 
 def draw_u64(
-    purpose: str,
+    purpose: Purpose,
     *,
     seed: int = 0,
     epoch: int = 0,

@@ -3,3 +3,7 @@
 
 class UserError(ValueError):
     """Bad input, configuration or resources: the text names the file or option, what is wrong, what to do."""
+
+
+class FormatVersionError(UserError):
+    """The file is whole, but of a format version that this program does not read."""

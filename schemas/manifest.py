@@ -43,12 +43,16 @@ def unseal(data: bytes, path: str) -> dict[str, Any]:
 
     Raises:
         UserError: not JSON, no digest, or a digest that does not fit.
+        FormatVersionError: of a format version that this program does not read.
     """
     try:
         fields = json.loads(data)
         digest = fields.pop("digest")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: damaged (not a sealed JSON file: {type(error).__name__})") from None
+    version = fields.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        check_version(version, path)  # whose digests may be another format's too
     if digest != digest_of(fields):
         raise UserError(f"{path}: damaged (its content does not match its digest)")
     check_version(fields.get("format_version"), path)

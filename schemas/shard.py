@@ -11,8 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import UserError
-from schemas.vocabulary import Vocabulary
+from schemas.errors import FormatVersionError, UserError
 
 FORMAT_VERSION = 1
 OLDEST_READABLE_VERSION = 1
@@ -126,21 +125,19 @@ def check_version(version: object, path: str) -> None:
     """Accept the current format version and the one before it.
 
     Raises:
-        UserError: any other version, with what to do.
+        UserError: no version.
+        FormatVersionError: any other version, with what to do.
     """
     if not isinstance(version, int):
         raise UserError(f"{path}: format version {version!r} is not a number; the file is damaged or foreign")
     if version > FORMAT_VERSION:
-        raise UserError(f"{path}: format version {version} is newer than this program's {FORMAT_VERSION}; update it")
+        raise FormatVersionError(
+            f"{path}: format version {version} is newer than this program's {FORMAT_VERSION}; update it"
+        )
     if version < OLDEST_READABLE_VERSION:
-        raise UserError(
+        raise FormatVersionError(
             f"{path}: format version {version} is older than {OLDEST_READABLE_VERSION}; run preprocess again"
         )
-
-
-def vocabulary_of(metadata: dict[str, Any]) -> Vocabulary:
-    """The vocabulary that a shard's or manifest's metadata carries."""
-    return Vocabulary.from_json(metadata["vocabulary"])
 
 
 def chunk_ranges(metadata: pq.FileMetaData, group: int) -> list[tuple[int, int]]:

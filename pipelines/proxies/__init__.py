@@ -21,15 +21,19 @@ def names() -> list[str]:
     return [*BUILT_IN, *sorted(entry.name for entry in entry_points(group=ENTRY_POINTS))]
 
 
-@lru_cache(maxsize=4)
 def load(uri: str) -> Proxy:
     """The proxy of a URI `name:path?options`; with `sha256` among the options it is checked to be that very one.
 
-    The path is a file or folder, local or on an object store.
+    Such a one is built once a process; without a digest the files may have changed, and are read again. The path is
+    a file or folder, local or on an object store.
 
     Raises:
         UserError: an unknown proxy, or artefacts that are missing or not those the URI means.
     """
+    return _load_once(uri) if "sha256=" in uri else _load(uri)
+
+
+def _load(uri: str) -> Proxy:
     scheme, _, rest = uri.partition(":")
     path, _, query = rest.partition("?")
     options = dict(urllib.parse.parse_qsl(query))
@@ -46,6 +50,9 @@ def load(uri: str) -> Proxy:
         options["sha256"] = proxy.fingerprint
     proxy.uri = f"{scheme}:{path}" + (f"?{urllib.parse.urlencode(options)}" if options else "")
     return proxy
+
+
+_load_once = lru_cache(maxsize=4)(_load)
 
 
 def _built_in(scheme: str, path: str, options: dict[str, str]) -> Proxy | None:

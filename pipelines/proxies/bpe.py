@@ -157,7 +157,9 @@ def _token_bytes(tokenizer: Any) -> list[bytes]:
     added = {index: token.content.encode() for index, token in tokenizer.get_added_tokens_decoder().items()}
     alphabet = _byte_level_alphabet()
     vocabulary = {index: token for token, index in tokenizer.get_vocab(with_added_tokens=True).items()}
-    byte_level = '"ByteLevel"' in json.dumps(json.loads(tokenizer.to_str()).get("decoder"))
+    # the pre-tokenizer is what maps bytes to the alphabet; a tokenizer that is only used to encode needs no decoder
+    steps = json.loads(tokenizer.to_str())
+    byte_level = '"ByteLevel"' in json.dumps([steps.get("pre_tokenizer"), steps.get("decoder")])
     for index in range(max(vocabulary, default=-1) + 1):
         token = vocabulary.get(index, "")
         strings.append(added.get(index) or _bytes_of(token, alphabet if byte_level else None))

@@ -5,8 +5,10 @@ here is cached by the corpus (paths, sizes, times) and the options, so that a se
 or a resumed one, does not train again.
 """
 
+import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,6 +25,7 @@ from pipelines.corpus import Corpus
 from pipelines.documents import Document
 from pipelines.plan import permuted_blocks
 from pipelines.proxies import bpe
+from pipelines.proxies.identity import IdentityProxy
 from pipelines.readers import read_block
 from pipelines.records import ReadOptions
 from pipelines.storage import Folder
@@ -43,6 +46,8 @@ TOKENIZER_TEXT_BYTES = 64 << 20
 """A tokenizer is trained on at most this much of the corpus: a minute, and more text changes few merges."""
 
 _FIT_VERSION = 1
+
+_NONE = IdentityProxy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +91,9 @@ class ProxyOptions:
 
     def request(self) -> dict[str, Any]:
         """The options that matter to this proxy, for the dataset's description."""
-        names = {"neural": ("coder", "bits", "compressor"), "bpe": ("tokenizer", "vocab_size")}
-        return {name: getattr(self, name) for name in names.get(self.proxy, ())}
+        if self.proxy == "bpe":  # of a given tokenizer its fingerprint says all, wherever the file was
+            return {"tokenizer": "given"} if self.tokenizer else {"tokenizer": None, "vocab_size": self.vocab_size}
+        return {"coder": self.coder, "bits": self.bits} if self.proxy == "neural" else {}
 
 
 @dataclass(frozen=True)
@@ -122,44 +128,69 @@ class Sampler:
     def identity(self) -> dict[str, Any]:
         """What decides the sample: the key of caches."""
         versions = [[file.source, file.size, file.version] for file in self.corpus.inputs]
-        return {"inputs": digest_of({"files": versions}), "read": repr(self.read)}
+        read = [self.read.field, self.read.max_document_bytes, self.read.max_record_bytes]
+        return {"inputs": digest_of({"files": versions}), "read": read}
 
 
 Report = Callable[[str], None]
 
 
-def prepare(
-    options: ProxyOptions, sampler: Sampler, out: Folder, stored: dict[str, Any] | None, report: Report
-) -> proxies.Proxy:
-    """Choose or train what the proxy needs, copy it to the dataset, and load it from there.
+@dataclass(frozen=True)
+class Chosen:
+    """A proxy that was chosen, before anything of it is in the dataset.
+
+    Attributes:
+        proxy: loaded from where its files are now.
+        request: the options that it was chosen by.
+        files: what the dataset needs of it: name there -> local file.
+    """
+
+    proxy: proxies.Proxy
+    request: dict[str, Any]
+    files: dict[str, Path]
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 (hex) of each file."""
+        return {name: hashlib.sha256(_read(path)).hexdigest() for name, path in sorted(self.files.items())}
+
+    def install(self, out: Folder) -> proxies.Proxy:
+        """Copy the files into the dataset, and load the proxy from there."""
+        for name, path in sorted(self.files.items()):
+            out.write(f"{PROXY_FOLDER}/{name}", _read(path))
+        return dataset_proxy(out, {"name": self.proxy.name, "request": self.request})
+
+
+def choose(
+    options: ProxyOptions, sampler: Sampler, out: Folder | None, stored: dict[str, Any] | None, report: Report
+) -> Chosen:
+    """Choose or train what the proxy needs. Writes nothing but to the cache.
 
     Args:
         options: see `ProxyOptions`.
         sampler: the corpus.
-        out: the dataset's folder.
-        stored: the description of the dataset there, if there is one: what was trained for it is used again.
+        out: the dataset's folder, if there is one.
+        stored: the description of the dataset there: what was trained for it is used again.
         report: called with a line for people.
 
     Raises:
         UserError: missing or damaged artefacts, or too little text to train on.
     """
-    if stored is not None and options.is_chosen_by_corpus:
+    if stored is not None and out is not None and options.is_chosen_by_corpus and out.is_local:
         before = stored["proxy"]
+        files = {name: out.path / PROXY_FOLDER / name for name in before["files"]}
         same = before["request"] == options.request() and stored["corpus"]["digest"] == sampler.corpus.listing_digest
-        if same and before["files"] == proxy_files(out):
-            with suppress(UserError):
-                proxy = dataset_proxy(out, before)
-                if proxy.fingerprint == before["fingerprint"]:
-                    return proxy
+        with suppress(UserError):
+            if same and Chosen(_NONE, {}, files).digests() == before["files"]:
+                return Chosen(dataset_proxy(out, before), options.request(), files)
     if options.proxy == "bpe":
         source = Path(options.tokenizer) if options.tokenizer else trained_tokenizer(options, sampler, report)
-        bpe.BpeProxy(str(source))  # say what is wrong with it by the name that the user gave
-        _copy(source, out, TOKENIZER)
+        return Chosen(proxies.load(f"bpe:{source}"), options.request(), {TOKENIZER: source})
     if options.proxy == "neural":
         compressor = choose_compressor(options, sampler, report)
-        for name in [*compressor.files_for(options.coder, options.bits), COMPRESSOR_CARD]:
-            _copy(compressor.folder / name, out, name)
-    return dataset_proxy(out, {"name": options.proxy, "request": options.request()})
+        names = [*compressor.files_for(options.coder, options.bits), COMPRESSOR_CARD]
+        uri = f"neural:{compressor.folder}?coder={options.coder}&bits={options.bits}"
+        return Chosen(proxies.load(uri), options.request(), {name: compressor.folder / name for name in names})
+    return Chosen(proxies.load(f"{options.proxy}:"), options.request(), {})
 
 
 def dataset_proxy(out: Folder, described: dict[str, Any]) -> proxies.Proxy:
@@ -181,17 +212,11 @@ def dataset_proxy(out: Folder, described: dict[str, Any]) -> proxies.Proxy:
     return proxies.load(f"{name}:")
 
 
-def proxy_files(out: Folder) -> dict[str, str]:
-    """SHA-256 of each file of the dataset's proxy, by name."""
-    return {Path(name).name: out.digest(name) for name in sorted(out.sizes(PROXY_FOLDER))}
-
-
-def _copy(source: Path, out: Folder, name: str) -> None:
+def _read(path: Path) -> bytes:
     try:
-        data = source.read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror})") from None
-    out.write(f"{PROXY_FOLDER}/{name}", data)
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def trained_tokenizer(options: ProxyOptions, sampler: Sampler, report: Report) -> Path:
@@ -205,11 +230,9 @@ def trained_tokenizer(options: ProxyOptions, sampler: Sampler, report: Report) -
         return path
     report(f"training a BPE tokenizer of {options.vocab_size:,} tokens on the corpus")
     data = bpe.train(sampler.training(TOKENIZER_TEXT_BYTES), options.vocab_size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    temp = _beside(path, report)
     temp.write_bytes(data)
-    temp.replace(path)
-    return path
+    return _into_cache(temp, path)
 
 
 def choose_compressor(options: ProxyOptions, sampler: Sampler, report: Report) -> Compressor:
@@ -229,6 +252,8 @@ def choose_compressor(options: ProxyOptions, sampler: Sampler, report: Report) -
     tried = shipped.bits[-1] if options.bits not in shipped.bits else options.bits
     ratio = _ratio(shipped, tried, sample)
     recorded = shipped.score(tried)
+    if not len(sample.data):
+        return shipped
     found = f"codes this corpus at {ratio:.2f} bytes a symbol ({recorded:.2f} on the text it was made for)"
     if options.bits in shipped.bits and ratio >= KEEP_SHARE * recorded:
         report(f"compressor: the shipped one {found}")
@@ -244,11 +269,13 @@ def choose_compressor(options: ProxyOptions, sampler: Sampler, report: Report) -
             "fit a better one"
         )
         return shipped
-    report(f"compressor: the shipped one {found}: fitting one to the corpus (minutes; COMPRESSOR=pretrained skips it)")
+    if options.bits not in shipped.bits:
+        found = f"is of {shipped.bits} bits"
+    report(f"compressor: the shipped one {found}: fitting one to the corpus (minutes, once)")
     fitted = fitted_compressor(options.bits, sampler, report)
     fitted_ratio = _ratio(fitted, options.bits, sample)
     if options.bits in shipped.bits and fitted_ratio <= ratio:
-        report(f"compressor: the fitted one codes no better ({fitted_ratio:.2f}); the shipped one is used")
+        report(f"compressor: the fitted one codes it no better ({fitted_ratio:.2f}); the shipped one is used")
         return shipped
     report(f"compressor: the fitted one codes this corpus at {fitted_ratio:.2f} bytes a symbol")
     return fitted
@@ -261,22 +288,16 @@ def fitted_compressor(bits: int, sampler: Sampler, report: Report) -> Compressor
     if (folder / COMPRESSOR_CARD).exists():
         report(f"compressor: {folder} (fitted before to this corpus)")
         return open_compressor(folder)
-    temp = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.tmp")
-    documents = (document.raw for document in sampler.documents())
-    try:
-        fit.fit(
-            documents,
-            settings,
-            folder=temp,
-            name=f"fitted to {sampler.corpus.spec}",
-            provenance={"corpus": {"spec": sampler.corpus.spec, "listing_digest": sampler.corpus.listing_digest}},
-            report=report,
-        )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temp.rename(folder)
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
-    return open_compressor(folder)
+    temp = _beside(folder, report)
+    fit.fit(
+        ((document.doc_id, document.raw) for document in sampler.documents()),
+        settings,
+        folder=temp,
+        name=f"fitted to {sampler.corpus.spec}",
+        provenance={"corpus": {"spec": sampler.corpus.spec, "listing_digest": sampler.corpus.listing_digest}},
+        report=report,
+    )
+    return open_compressor(_into_cache(temp, folder))
 
 
 def _ratio(compressor: Compressor, bits: int, sample: Text) -> float:
@@ -297,3 +318,27 @@ def _sample(sampler: Sampler) -> Text:
 def _cache_place(kind: str, key: dict[str, Any]) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "proxy-compression" / f"{kind}-{digest_of(key)[:16]}"
+
+
+def _beside(path: Path, report: Report) -> Path:
+    """A name to write to before it is renamed to `path`; elsewhere where the cache cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            return path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    except OSError as error:
+        report(f"{path.parent}: no cache ({error.strerror}); what is trained now will be trained again the next time")
+        return Path(tempfile.mkdtemp(prefix="proxy-compression-")) / path.name
+
+
+def _into_cache(temp: Path, path: Path) -> Path:
+    """Rename to the place in the cache; where another job was first, its result is as good."""
+    if temp.name == path.name:
+        return temp
+    try:
+        temp.rename(path)
+    except OSError:
+        if not path.exists():
+            return temp
+        shutil.rmtree(temp, ignore_errors=True)
+    return path

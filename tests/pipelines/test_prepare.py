@@ -77,11 +77,14 @@ def test_pretrained_of_bits_that_are_not_shipped_is_refused() -> None:
 def test_given_folder_is_opened_or_refused(tmp_path: Path) -> None:
     shutil.copytree(PRETRAINED, tmp_path / "mine")
     options = ProxyOptions(compressor=str(tmp_path / "mine"))
-    proxy = prepare.prepare(options, sampler(Path("pipelines")), Folder(str(tmp_path / "out")), None, print)
-    assert str(tmp_path / "out" / "meta/proxy") in proxy.uri
+    chosen = prepare.choose(options, sampler(Path("pipelines")), None, None, print)
+    assert str(tmp_path / "mine") in chosen.proxy.uri
+    installed = chosen.install(Folder(str(tmp_path / "out")))
+    assert str(tmp_path / "out" / "meta/proxy") in installed.uri
+    assert installed.fingerprint == chosen.proxy.fingerprint
     (tmp_path / "mine" / "segments.npz").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"segments\.npz: damaged"):
-        prepare.prepare(options, sampler(Path("pipelines")), Folder(str(tmp_path / "out2")), None, print)
+        prepare.choose(options, sampler(Path("pipelines")), None, None, print)
     with pytest.raises(UserError, match=r"no card\.json there"):
         choose_compressor(ProxyOptions(compressor=str(tmp_path)), sampler(Path("pipelines")), print)
 
@@ -89,9 +92,9 @@ def test_given_folder_is_opened_or_refused(tmp_path: Path) -> None:
 def test_tokenizer_is_trained_on_the_corpus_once(cache: Path, tmp_path: Path) -> None:
     options = ProxyOptions(proxy="bpe", vocab_size=400)
     lines: list[str] = []
-    first = prepare.prepare(options, sampler(Path("schemas")), Folder(str(tmp_path / "a")), None, lines.append)
-    second = prepare.prepare(options, sampler(Path("schemas")), Folder(str(tmp_path / "b")), None, lines.append)
-    assert first.fingerprint == second.fingerprint
+    first = prepare.choose(options, sampler(Path("schemas")), None, None, lines.append)
+    second = prepare.choose(options, sampler(Path("schemas")), None, None, lines.append)
+    assert first.proxy.fingerprint == second.proxy.fingerprint
     assert "training a BPE tokenizer" in lines[0]
     assert "trained before" in lines[1]
 

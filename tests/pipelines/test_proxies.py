@@ -102,7 +102,7 @@ def test_changed_artefact_is_refused_by_its_digest(tmp_path: Path) -> None:
     path.write_bytes((DATA / "tokenizer.json").read_bytes())
     uri = proxies.load(f"bpe:{path}").uri
     path.write_bytes(bpe.train([b"other text " * 50], 300))
-    proxies.load.cache_clear()
+    proxies._load_once.cache_clear()
     with pytest.raises(UserError, match="changed since"):
         proxies.load(uri)
 
@@ -149,6 +149,23 @@ def test_tokenizer_that_normalises_is_still_lossless(tmp_path: Path) -> None:
     assert encoded is not None
     assert proxy.decode(encoded.ids) == raw
     assert encoded.escaped_bytes == len("this Line has Capitals\nlower again e\u0301\n".encode())
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_byte_level_tokenizer_without_a_decoder_escapes_nothing(tmp_path: Path, wrap: bool) -> None:
+    steps = json.loads((DATA / "tokenizer.json").read_text())
+    steps["decoder"] = None
+    if wrap:
+        steps["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [steps["pre_tokenizer"]]}
+    path = tmp_path / "encoder.json"
+    path.write_text(json.dumps(steps))
+    raw = "def f(x):\n    return 'é 中文'\n".encode()
+    encoded = proxies.load(f"bpe:{path}").encode(raw)
+    whole = proxies.load(URIS["bpe"]).encode(raw)
+    assert encoded is not None
+    assert whole is not None
+    assert encoded.escaped_bytes == 0
+    assert encoded.ids.tolist() == whole.ids.tolist()
 
 
 def test_training_is_deterministic_and_leaves_specials_to_text() -> None:

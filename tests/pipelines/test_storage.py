@@ -59,7 +59,9 @@ def test_disk_errors_are_one_line(tmp_path: Path, number: int, message: str) -> 
 def test_left_over_temporary_files_are_swept(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     folder.write("kept", b"x")
-    (tmp_path / "meta/tmp/123-abc.tmp").write_bytes(b"left by a kill")
+    (tmp_path / f"meta/tmp/123-{uuid.uuid4().hex}.tmp").write_bytes(b"left by a kill")
     folder.sweep()
-    assert folder.sizes("meta/tmp") == {}
+    (tmp_path / "meta/tmp/mine").write_bytes(b"not ours")
+    folder.sweep()
+    assert folder.sizes("meta/tmp") == {"meta/tmp/mine": 8}
     assert folder.read("kept") == b"x"

@@ -1,0 +1,1 @@
+"""The EvaByte-style byte model: trunk, EVA attention, multi-byte heads with their loss, cached inference."""
