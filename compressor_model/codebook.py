@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from compressor_model.model import I64, ORDERS, U8, U32, ByteLM
 
-MIN_BITS, MAX_BITS = 9, 16
+MAX_BITS = 16
 """Fewer than 9 bits cannot give each byte a codeword; the product takes 12 to 16."""
 
 Frequencies = Callable[[Sequence[bytes]], U32]

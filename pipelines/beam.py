@@ -23,6 +23,9 @@ RUNNERS = {
 }
 """By full name: the short names of local runners try to download another runner first."""
 
+temporary_folders: list[str] = []
+"""Of Beam's pipelines, which remove them at an orderly end; for who ends the process otherwise."""
+
 _pools: dict[int, LocalPool] = {}
 """Pools of this process by id: the local runner pickles what it runs, and a pool cannot be pickled."""
 
@@ -45,6 +48,7 @@ def run(job: Job, units: list[Unit], runner: str, options: Iterable[str], pool: 
     if runner == "dask":
         arguments.append(f"--dask_npartitions={len(units)}")
     pipeline = beam.Pipeline(options=PipelineOptions(arguments, save_main_session=False))
+    temporary_folders.append(pipeline.local_tempdir)
     build(pipeline, job, units, None if pool is None else id(pool))
     try:
         pipeline.run().wait_until_finish()

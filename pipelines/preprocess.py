@@ -8,6 +8,7 @@ import logging
 import multiprocessing.util
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -189,6 +190,8 @@ def _run(job: Job, units: list[Unit], options: PreprocessOptions) -> None:
         if pool is not None:
             pool.kill()
             multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]  # else a warning of semaphores
+        for folder in beam.temporary_folders:
+            shutil.rmtree(folder, ignore_errors=True)
         _say(False, f"interrupted: {progress.done} of {len(units)} units are done; the same command goes on from there")
         os._exit(INTERRUPTED)  # Beam's threads wait for units that will not end
     progress.close()
@@ -307,7 +310,7 @@ def _locked(out: Folder) -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the job as Ctrl-C does."""
+    """SIGTERM, and SIGHUP when the terminal closes, end the job as Ctrl-C does."""
 
     def interrupt(signum: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -315,8 +318,9 @@ def _interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

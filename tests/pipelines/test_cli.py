@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines import cli
+from schemas import command_line
 
 MakeDataset = Callable[..., Path]
 
@@ -31,7 +32,7 @@ MakeDataset = Callable[..., Path]
     ],
 )
 def test_bad_options_are_one_line(arguments: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(arguments.split()) == cli.BAD_OPTIONS
+    assert cli.run(arguments.split()) == command_line.BAD_OPTIONS
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
@@ -40,7 +41,7 @@ def test_bad_options_are_one_line(arguments: str, expected: str, capsys: pytest.
 
 def test_a_command_that_fails_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("verify", "manifest", "sql", "inspect"):
-        assert cli.run([command, "--data", str(tmp_path / "none")]) == cli.FAILED
+        assert cli.run([command, "--data", str(tmp_path / "none")]) == command_line.FAILED
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"{command}: DATA={tmp_path / 'none'}: no ")
         assert "make preprocess OUT=" in line
@@ -62,7 +63,7 @@ def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pipelines.sql.sql", interrupted)
-    assert cli.run(["sql"]) == cli.INTERRUPTED
+    assert cli.run(["sql"]) == command_line.INTERRUPTED
     assert capsys.readouterr().err == "sql: interrupted\n"
 
 
