@@ -20,7 +20,7 @@ PREPROCESS = $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,OUT,ou
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install preprocess verify manifest sql inspect stability compressor check lint types test test-slow bench format clean
+.PHONY: help install preprocess verify manifest sql inspect stability demo train generate evaluate compressor check lint types test test-slow bench format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; rm -rf $(VENV); exit 1; }
 	@echo "installing into $(VENV) (once)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check $$(grep -E '^torch==' requirements.lock)
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dask,s3,dev]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dask,s3,eval,dev]'
 	@touch $@
 
 install: $(STAMP)  ## make .venv from requirements.lock
@@ -53,6 +53,33 @@ sql: $(STAMP)  ## DuckDB over a dataset: DATA=... [Q='select ...']
 
 stability: $(STAMP)  ## how much a proxy's symbols change when text is edited: PROXY=... CORPUS=...
 	@$(PY) -m pipelines measure stability $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,CODER,coder) $(call opt,BITS,bits) $(call opt,TOKENIZER,tokenizer) $(call opt,COMPRESSOR,compressor) $(ARGS)
+
+# The whole way at toy size. Each line is a command of its own; what they write lies in data/demo and runs/demo.
+DEMO_STEPS ?= 450
+demo: $(STAMP)  ## the whole way on the sources of this Python: shards, a trained byte model, what it knows (minutes)
+	@$(PY) -m pipelines preprocess --corpus stdlib --bits 12 --compressor pretrained --out data/demo
+	@$(PY) -m trainer train --data data/demo --run runs/demo --scale tiny --steps $(DEMO_STEPS) --val-fraction 0.05 --checkpoint-every 50
+	@{ \
+	  echo "== shards =="; \
+	  $(PY) -m pipelines sql --data data/demo --query 'from documents select "group", count(*) documents, sum(raw_bytes) raw_bytes, round(sum(raw_bytes) / sum(comp_symbols), 3) bytes_per_symbol group by all'; \
+	  $(PY) -m pipelines sql --data data/demo --query 'from symbols select id, any_value(bytes) bytes, count(*) n group by id order by n desc limit 8'; \
+	  echo "== bits per byte on held-out raw documents =="; \
+	  $(PY) -m trainer evaluate bpb --run runs/demo; \
+	  echo "== from bytes alone =="; \
+	  $(PY) -m trainer generate --run runs/demo --temperature 0.7 --max-bytes 300 --prompt 'def read_file(path):'; \
+	  echo "== loss by view =="; \
+	  $(PY) -m trainer plot --run runs/demo; \
+	} 2>&1 | tee runs/demo/summary.txt
+	@echo "summary: runs/demo/summary.txt"
+
+train: $(STAMP)  ## train a byte-level model: SCALE=tiny|100m|... DATA=... MODE=... RUN=... ARGS='--steps n'
+	@$(PY) -m trainer train $(call opt,DATA,data) $(call opt,SCALE,scale) $(call opt,MODE,mode) $(call opt,RUN,run) $(ARGS)
+
+generate: $(STAMP)  ## bytes from a trained model: RUN=... PROMPT=...
+	@$(PY) -m trainer generate $(call opt,RUN,run) $(call opt,PROMPT,prompt) $(ARGS)
+
+evaluate: $(STAMP)  ## bits per byte on held-out raw documents: RUN=...
+	@$(PY) -m trainer evaluate bpb $(call opt,RUN,run) $(ARGS)
 
 compressor: $(STAMP)  ## train a byte LM and distil a compressor from it: CORPUS=... OUT=... BITS=...
 	@$(PY) -m compressor_model fit $(call opt,CORPUS,corpus) $(call opt,OUT,out) $(if $(BITS),--bits $(BITS)) $(ARGS)

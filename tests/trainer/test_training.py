@@ -1,0 +1,352 @@
+"""Training end to end at the smallest size: every mode, exact resume, checkpoints that survive anything."""
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.preprocess import PreprocessOptions, preprocess
+from pipelines.proxies.prepare import ProxyOptions
+from schemas.errors import UserError
+from schemas.vocabulary import BOS, BYTE_OFFSET, RAW_CLOSE, RAW_OPEN
+from trainer import checkpoint, optim
+from trainer.config import TrainOptions
+from trainer.data.views import Mode
+from trainer.evaluate.bpb import BpbOptions, blocks_of, evaluate, score
+from trainer.generate import GenerateOptions, generate, generate_bytes, until_stop
+from trainer.markov import MarkovModel
+from trainer.model.evabyte import EvaByte, ModelConfig
+from trainer.plot import PlotOptions, plot
+from trainer.restore import restore
+from trainer.run_log import read_metrics
+from trainer.trainer import Trainer
+
+TOKENIZER = str(Path(__file__).parent.parent / "data" / "tokenizer.json")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small corpus under each proxy."""
+    corpus = tmp_path_factory.mktemp("corpus")
+    rng = random.Random(0)
+    words = [f"name_{n} = value[{n}]\n" for n in range(40)] + ["def f(self):\n", "    return None\n"]
+    for n in range(60):
+        (corpus / f"{n}.py").write_text("".join(rng.choices(words, k=rng.randint(20, 120))))
+    found = {}
+    for name, options in {
+        "neural": {"bits": 12, "compressor": "pretrained"},
+        "bpe": {"tokenizer": TOKENIZER},
+        "gzip": {},
+        "identity": {},
+    }.items():
+        found[name] = tmp_path_factory.mktemp(name) / "out"
+        preprocess(
+            PreprocessOptions(
+                corpus=str(corpus), out=str(found[name]), proxy=ProxyOptions(proxy=name, **options),
+                workers=1, quiet=True, row_group_bytes=4096,
+            )
+        )  # fmt: skip
+    return found
+
+
+def options_for(data: Path, run: Path, **changes: object) -> TrainOptions:
+    return TrainOptions(
+        **{
+            "data": (str(data),), "run": str(run), "steps": 6, "batch": 2, "sequence": 256, "val_fraction": 0.1,
+            "checkpoint_every": 2, "tensorboard": False, "prefetch": 0, **changes,
+        }
+    )  # fmt: skip
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in read_metrics(run)]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "mode"),
+    [*(("neural", mode) for mode in Mode), ("bpe", Mode.PROXY), ("gzip", Mode.PROXY), ("identity", Mode.BYTES)],
+)
+def test_every_proxy_and_mode_trains(datasets: dict[str, Path], tmp_path: Path, proxy: str, mode: Mode) -> None:
+    trainer = Trainer(options_for(datasets[proxy], tmp_path, mode=mode, steps=3))
+    assert trainer.model_config.vocabulary_size == (320 if mode is Mode.BYTES else trainer.loader.vocabulary.size)
+    trainer.train()
+    values = losses(tmp_path)
+    assert len(values) == 3
+    assert all(math.isfinite(value) for value in values)
+    restored = restore(str(tmp_path))
+    assert len(list(generate_bytes(restored.model, b"def ", max_bytes=5))) <= 5
+
+
+def test_identity_data_takes_only_bytes(datasets: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="bytes"):
+        Trainer(options_for(datasets["identity"], tmp_path))
+
+
+def test_resume_gives_the_same_losses_to_the_last_bit(datasets: dict[str, Path], tmp_path: Path) -> None:
+    Trainer(options_for(datasets["neural"], tmp_path / "whole")).train()
+    for stop in (2, 4):
+        trainer = Trainer(options_for(datasets["neural"], tmp_path / "cut"))
+        while trainer.step < stop:
+            trainer.train_step()
+        trainer.save()
+    last = Trainer(options_for(datasets["neural"], tmp_path / "cut", prefetch=3, checkpoint_every=1))
+    assert last.step == 4
+    last.train()
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")[4:]
+    whole, cut = (restore(str(tmp_path / name)).model.state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_run_goes_on_with_the_same_losses(
+    datasets: dict[str, Path], tmp_path: Path, how: signal.Signals
+) -> None:
+    whole = tmp_path / "whole"
+    arguments = ["--data", str(datasets["neural"]), "--steps", "40", "--batch", "2", "--sequence", "256"]
+    arguments += ["--val-fraction", "0.1", "--checkpoint-every", "5", "--threads", "1", "--no-tensorboard"]
+
+    def start(run: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "trainer", "train", "--run", str(run), *arguments]
+        return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+    assert start(whole).wait(timeout=200) == 0
+    run = tmp_path / "run"
+    process = start(run)
+    deadline = time.monotonic() + 100
+    while len(read_metrics(run)) < 8 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(how)
+    errors = process.communicate(timeout=100)[1]
+    if how is not signal.SIGKILL:
+        assert process.returncode == 128 + how
+        assert b"saved" in errors
+    assert start(run).wait(timeout=200) == 0
+    assert losses(run) == losses(whole)
+
+
+def test_another_configuration_is_refused_with_the_difference(datasets: dict[str, Path], tmp_path: Path) -> None:
+    Trainer(options_for(datasets["neural"], tmp_path, steps=2)).train()
+    with pytest.raises(UserError, match=r"is another run: .*steps 2 -> 6"):
+        Trainer(options_for(datasets["neural"], tmp_path))
+    with pytest.raises(UserError, match="vocabulary"):
+        Trainer(options_for(datasets["bpe"], tmp_path, steps=2))
+    with pytest.raises(UserError, match="seed"):
+        Trainer(options_for(datasets["neural"], tmp_path, steps=2, seed=1))
+    assert Trainer(options_for(datasets["neural"], tmp_path, afresh=True)).step == 0
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "no state", "left over"])
+def test_the_last_whole_checkpoint_resumes(datasets: dict[str, Path], tmp_path: Path, damage: str) -> None:
+    Trainer(options_for(datasets["neural"], tmp_path, steps=6, keep=2)).train()
+    folders = sorted((tmp_path / "checkpoints").iterdir())
+    assert [folder.name for folder in folders] == ["step-0000000004", "step-0000000006"]
+    data = next(folders[1].glob("*.distcp"))
+    if damage == "flip":
+        content = bytearray(data.read_bytes())
+        content[len(content) // 2] ^= 1
+        data.write_bytes(content)
+    elif damage == "truncate":
+        data.write_bytes(data.read_bytes()[:100])
+    elif damage == "no state":
+        (folders[1] / "state.json").unlink()
+    else:
+        (tmp_path / "checkpoints" / ".tmp-1-step-0000000008").mkdir()
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.step == (6 if damage == "left over" else 4)
+    assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
+
+
+def test_a_full_disk_keeps_the_checkpoints_there_are(
+    datasets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(options_for(datasets["neural"], tmp_path))
+    trainer.train_step()
+    trainer.save()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint.dcp, "save", full)
+    trainer.train_step()
+    with pytest.raises(UserError, match=r"step-0000000002: checkpoint not written: no space left.*start the same run"):
+        trainer.save()
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.step == 1
+
+
+def test_loss_that_is_not_finite_stops_the_run(datasets: dict[str, Path], tmp_path: Path) -> None:
+    trainer = Trainer(options_for(datasets["neural"], tmp_path))
+    with torch.no_grad():
+        trainer.model.norm.weight.fill_(math.nan)
+    with pytest.raises(UserError, match=r"step 0: the loss is nan .*lower --peak-rate"):
+        trainer.train_step()
+
+
+def test_micro_batches_change_rounding_only(datasets: dict[str, Path], tmp_path: Path) -> None:
+    Trainer(options_for(datasets["neural"], tmp_path / "a", steps=3)).train()
+    Trainer(options_for(datasets["neural"], tmp_path / "b", steps=3, micro_batch=1)).train()
+    assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": None}, "either --steps or --symbols"),
+        ({"symbols": 5}, "either --steps or --symbols"),
+        ({"raw_heads": 8}, "--raw-heads 8"),
+        ({"peak_rate": 0.0}, "--peak-rate"),
+        ({"threads": 0}, "--threads 0"),
+    ],
+)
+def test_bad_options_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        options_for(tmp_path, tmp_path, **changes)
+
+
+def test_bad_sizes_and_places_are_named(datasets: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="multiple of the window"):
+        Trainer(options_for(datasets["neural"], tmp_path, sequence=300))
+    with pytest.raises(UserError, match="tiny, 100m"):
+        Trainer(options_for(datasets["neural"], tmp_path, scale="huge"))
+    with pytest.raises(UserError, match="make preprocess"):
+        Trainer(options_for(tmp_path / "none", tmp_path))
+    with pytest.raises(UserError, match="no checkpoint there"):
+        restore(str(tmp_path / "none"))
+    options = options_for(datasets["neural"], tmp_path, steps=None, symbols=5000)
+    assert options.loader().steps == math.ceil(5000 / 512)
+
+
+def test_rate_rises_from_0_and_falls_to_a_tenth() -> None:
+    factors = [optim.rate_factor(step, 1000, 100) for step in range(1001)]
+    assert factors[0] == 0
+    assert factors[50] == 0.5
+    assert factors[100] == 1
+    assert factors[1000] == pytest.approx(0.1)
+    assert factors[550] == pytest.approx(0.55)
+    assert [optim.warmup_steps(steps) for steps in (5, 100, 5000, 50_000)] == [0, 10, 500, 500]
+    assert optim.rate_factor(0, 5, 0) == 1
+
+
+@pytest.fixture(scope="module")
+def model() -> EvaByte:
+    config = ModelConfig(
+        dim=32, ffn=48, layers=2, heads=2, window=16, chunk=4, vocabulary_size=400, main_heads=1, raw_heads=1
+    )
+    built = EvaByte(config)
+    built.init_weights(torch.Generator().manual_seed(0))
+    return built
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.binary(max_size=90), st.sampled_from([0.0, 1.0]))
+def test_any_prompt_gives_bytes_and_the_same_again(model: EvaByte, prompt: bytes, temperature: float) -> None:
+    first, second = (
+        list(generate_bytes(model, prompt, max_bytes=12, temperature=temperature, seed=3)) for _ in range(2)
+    )
+    assert first == second
+    assert all(0 <= byte <= 255 for byte in first)
+
+
+def test_greedy_takes_the_likeliest_allowed_id_of_a_plain_forward_pass(model: EvaByte) -> None:
+    prompt = b"some prompt longer than a window of 16"
+    generated = list(generate_bytes(model, prompt, max_bytes=20))
+    ids = [BOS, RAW_OPEN, *(BYTE_OFFSET + byte for byte in prompt)]
+    for byte in generated:
+        with torch.no_grad():
+            hidden = model(torch.tensor([ids]), torch.zeros(1, len(ids)).long(), torch.arange(len(ids))[None])
+            logits = model.lm_head(hidden[:, -1])[0, 0]
+        allowed = [2, RAW_CLOSE, *range(BYTE_OFFSET, BYTE_OFFSET + 256)]
+        assert max(allowed, key=lambda id_: float(logits[id_])) == BYTE_OFFSET + byte
+        ids.append(BYTE_OFFSET + byte)
+
+
+@given(st.binary(max_size=40), st.lists(st.binary(min_size=1, max_size=4), max_size=3))
+def test_stop_texts_end_the_stream_and_are_not_given_out(data: bytes, stops: list[bytes]) -> None:
+    found = b"".join(until_stop(iter(data), tuple(stops)))
+    ends = [data.find(stop) + len(stop) for stop in stops if stop in data]
+    if not ends:
+        assert found == data
+        return
+    end = min(ends)
+    first = min(data[:end].find(stop) for stop in stops if stop in data[:end])
+    assert found == data[:first]
+
+
+def test_generate_command_takes_any_bytes(
+    datasets: dict[str, Path], tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    Trainer(options_for(datasets["neural"], tmp_path, steps=2)).train()
+    (tmp_path / "prompt").write_bytes(b"\xff\xfe\x00")
+    for options in ({"prompt_file": str(tmp_path / "prompt")}, {"prompt": ""}, {"prompt": "\udcff"}):
+        generate(GenerateOptions(run=str(tmp_path), max_bytes=4, **options))
+        assert len(capfdbinary.readouterr().out) >= 1
+    with pytest.raises(UserError, match="cannot be read"):
+        generate(GenerateOptions(run=str(tmp_path), prompt_file=str(tmp_path / "none")))
+
+
+@given(st.binary(min_size=1, max_size=200), st.integers(8, 40), st.booleans())
+def test_blocks_hold_every_byte_once_as_a_label(raw: bytes, context: int, sentinels: bool) -> None:
+    blocks = blocks_of(raw, context, sentinels)
+    labels = [int(id_) - BYTE_OFFSET for block in blocks for id_ in block[1:] if id_ >= BYTE_OFFSET]
+    assert bytes(labels) == raw
+    assert all(len(block) <= context + 2 for block in blocks)
+
+
+def test_score_does_not_depend_on_the_batch(model: EvaByte) -> None:
+    documents = [b"a short one", bytes(range(256)), b"x" * 70]
+    values = [score(model, documents, 32, batch) for batch in (1, 2, 7)]
+    assert values[0] == pytest.approx(values[1], rel=1e-6) == pytest.approx(values[2], rel=1e-6)
+
+
+def test_score_of_a_uniform_model_is_log_of_the_vocabulary(model: EvaByte) -> None:
+    flat = EvaByte(dataclasses.replace(model.config))
+    flat.init_weights(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        flat.lm_head.weight.zero_()
+    documents = [b"anything at all", b"\0" * 50]
+    assert score(flat, documents, 16, 4) == pytest.approx(65 * math.log2(400), rel=1e-5)
+
+
+def test_evaluation_and_plot_of_a_run(
+    datasets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Trainer(options_for(datasets["neural"], tmp_path, steps=2)).train()
+    result = evaluate(BpbOptions(run=str(tmp_path), json=True))
+    assert json.loads(capsys.readouterr().out)["raw_bytes"] == result.raw_bytes
+    assert 4 < result.bits_per_byte < 20
+    assert result.markov["2"] < result.markov["1"] < 6
+    plot(PlotOptions(run=(str(tmp_path),)))
+    assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_markov_model_is_its_formula() -> None:
+    model = MarkovModel(1, [b"abab", b"b"])
+    # order 0: a 2, b 3; kinds 2, total 5. order 1 after a: b 2 of 2, one kind
+    b0 = (3 + 2 / 256) / 7
+    expected = -math.log2((2 + 2 * (1 / 256)) / 7) - math.log2((2 + b0) / 3)
+    assert model.bits(b"ab") == pytest.approx(expected)
+    assert np.isnan(model.bits_per_byte([]))

@@ -1,0 +1,20 @@
+"""`python -m trainer COMMAND`: parse options, run, and say what is wrong in one line."""
+
+import sys
+
+
+def main() -> int:
+    """The command line."""
+    from schemas.command_line import Command, run
+
+    commands = {
+        "train": Command("trainer.train", "TrainOptions", "train", "datasets -> a byte-level model"),
+        "generate": Command("trainer.generate", "GenerateOptions", "generate", "bytes in, bytes out"),
+        "evaluate bpb": Command("trainer.evaluate.bpb", "BpbOptions", "evaluate", "bits per byte, held out"),
+        "plot": Command("trainer.plot", "PlotOptions", "plot", "loss curves of runs, as a picture"),
+    }
+    return run("trainer", commands, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Options of a training run: frozen, checked, saved with the run."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from schemas.errors import UserError
+from trainer.data.options import LoaderOptions
+from trainer.data.views import Mode
+from trainer.scales import Scale, scale_named
+
+BYTES_HEADS = 8
+"""Heads of a bytes-only model over 320 ids, as published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train a model on datasets of `make preprocess`; the same command resumes.
+
+    Attributes:
+        data: dataset folders or URLs.
+        weights: of the datasets; equal ones if none.
+        run: folder of the run; default runs/<dataset>-<scale>-<mode>.
+        scale: tiny, 100m, 0.5b, 1.5b, 4b, 7b or 14b.
+        mode: proxy, never-pair, always-pair, comp-only, bytes or no-sentinels.
+        steps: optimiser steps N; give this or `symbols`.
+        symbols: budget of ids: N = ceil(symbols / (B T)).
+        batch: B, sequences a step; default the scale's.
+        sequence: T, ids a sequence; default the scale's.
+        micro_batch: sequences of a forward pass; default all.
+        peak_rate: of the learning rate; default the scale's.
+        raw_heads: R of a model with comp symbols, 0 to 7.
+        loss: design (its weights) or reference (as published).
+        val_fraction: share of documents held out.
+        ramp: steps over which r rises and pairs occur; default min(10,000, N // 5).
+        pair_symbols: longest aligned part of a pair; default T // 2.
+        seed: of the run.
+        checkpoint_every: steps between checkpoints; the last step and an interruption save too.
+        keep: checkpoints to keep; 0 keeps all.
+        afresh: start from nothing even if the run has checkpoints.
+        threads: of torch; default all cores.
+        prefetch: batches made ahead.
+        tensorboard: write event files.
+    """
+
+    data: tuple[str, ...] = ("data/stdlib-neural",)
+    weights: tuple[float, ...] = ()
+    run: str | None = None
+    scale: str = "tiny"
+    mode: Mode = Mode.PROXY
+    steps: int | None = None
+    symbols: int | None = None
+    batch: int | None = None
+    sequence: int | None = None
+    micro_batch: int | None = None
+    peak_rate: float | None = None
+    raw_heads: int = 1
+    loss: Literal["design", "reference"] = "design"
+    val_fraction: float = 0.005
+    ramp: int | None = None
+    pair_symbols: int | None = None
+    seed: int = 0
+    checkpoint_every: int = 500
+    keep: int = 3
+    afresh: bool = False
+    threads: int | None = None
+    prefetch: int = 2
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.symbols is None):
+            raise UserError("give either --steps or --symbols: the schedule of rates and views needs the run's length")
+        if self.symbols is not None and self.symbols < 1:
+            raise UserError(f"--symbols {self.symbols}: give 1 or more")
+        if not 0 <= self.raw_heads <= 7:
+            raise UserError(f"--raw-heads {self.raw_heads}: give 0 to 7")
+        if self.checkpoint_every < 1 or self.keep < 0:
+            raise UserError("--checkpoint-every must be 1 or more, --keep 0 or more")
+        if self.peak_rate is not None and not self.peak_rate > 0:
+            raise UserError(f"--peak-rate {self.peak_rate}: give a number above 0")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"--threads {self.threads}: give 1 or more")
+
+    @property
+    def sizes(self) -> Scale:
+        """The scale's sizes."""
+        return scale_named(self.scale)
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        if self.run is not None:
+            return Path(self.run)
+        dataset = self.data[0].rstrip("/").rsplit("/", 1)[-1]
+        return Path("runs") / f"{dataset}-{self.scale}-{self.mode.value}"
+
+    def loader(self) -> LoaderOptions:
+        """The options of the loader.
+
+        Raises:
+            UserError: sizes that cannot be.
+        """
+        scale = self.sizes
+        batch, sequence = self.batch or scale.batch, self.sequence or scale.sequence
+        if sequence % scale.window:
+            raise UserError(f"--sequence {sequence}: expected a multiple of the window of {scale.window} ids")
+        steps = self.steps if self.steps is not None else math.ceil((self.symbols or 0) / (batch * sequence))
+        bytes_only = self.mode is Mode.BYTES
+        return LoaderOptions(
+            data=self.data,
+            weights=self.weights,
+            batch=batch,
+            sequence=sequence,
+            steps=steps,
+            seed=self.seed,
+            val_fraction=self.val_fraction,
+            mode=self.mode,
+            ramp=self.ramp,
+            pair_symbols=self.pair_symbols,
+            main_heads=BYTES_HEADS if bytes_only else 1,
+            raw_heads=0 if bytes_only else self.raw_heads,
+            reference_loss=self.loss == "reference",
+            micro_batch=self.micro_batch,
+            prefetch=self.prefetch,
+        )

@@ -1,0 +1,1 @@
+"""Evaluations of trained models, each a command of its own."""

@@ -1,0 +1,236 @@
+"""The training loop of one process: batches in, losses and checkpoints out.
+
+Everything that decides a step is a function of the options, the data and the step: a run that was killed and resumed
+gives the same losses to the last bit on one machine. Of the model's time, data and logs take about 1 %.
+"""
+
+import json
+import logging
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+from schemas.errors import UserError
+from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET
+from trainer import checkpoint, optim
+from trainer.config import TrainOptions
+from trainer.data.batch import Arrays, Batch
+from trainer.data.loader import Loader
+from trainer.model.evabyte import EvaByte, ModelConfig, parameters
+from trainer.model.heads import loss_sum
+from trainer.run_log import RunLog
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+
+
+class Trainer:
+    """A run, ready to go on from its newest checkpoint.
+
+    Args:
+        options: of the run.
+
+    Raises:
+        UserError: no dataset, a checkpoint of another configuration, sizes that cannot be.
+    """
+
+    def __init__(self, options: TrainOptions) -> None:
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        self.options = options
+        self.loader = Loader(options.loader())
+        self.steps = self.loader.options.steps
+        self.model_config = ModelConfig.of(
+            options.sizes,
+            vocabulary_size=self.loader.vocabulary.size,
+            main_heads=self.loader.options.main_heads,
+            raw_heads=self.loader.options.raw_heads,
+        )
+        self.model = EvaByte(self.model_config)
+        self.model.init_weights(torch.Generator().manual_seed(options.seed))
+        self.peak_rate = options.peak_rate or options.sizes.peak_rate
+        self.optimiser = optim.adamw(self.model.parameters(), self.peak_rate)
+        self.warmup = optim.warmup_steps(self.steps)
+        self.step = 0
+        self._stop: signal.Signals | None = None
+        if not options.afresh:
+            self._resume()
+
+    def notes(self) -> list[str]:
+        """Lines to show at the start."""
+        first = f"{self.options.folder}: {parameters(self.model_config):,} parameters, {self.steps:,} steps"
+        resumed = [f"resuming after step {self.step:,}"] if self.step else []
+        return [first, *self.loader.notes, *resumed]
+
+    def train(self) -> None:
+        """Run to the end, or save and return when SIGINT or SIGTERM comes.
+
+        Raises:
+            UserError: a loss that is not finite, a damaged dataset, a full disk.
+        """
+        run = self.options.folder
+        run.mkdir(parents=True, exist_ok=True)
+        (run / CONFIG).write_text(json.dumps(self.identity(), indent=1, default=str) + "\n")
+        with (
+            RunLog(run, self.step, tensorboard=self.options.tensorboard) as run_log,
+            self.loader,
+            self._stop_on_signals(),
+        ):
+            while self.step < self.steps and self._stop is None:
+                metrics = self.train_step()
+                run_log.write(metrics, self._line(metrics))
+                if self.step % self.options.checkpoint_every == 0 or self.step == self.steps:
+                    self.save()
+            if self._stop is not None and self.step % self.options.checkpoint_every:
+                self.save()
+
+    @property
+    def stopped_by(self) -> signal.Signals | None:
+        """The signal that ended `train` before its time."""
+        return self._stop
+
+    def train_step(self) -> dict[str, Any]:
+        """One optimiser step; returns what is logged of it."""
+        start = time.perf_counter()
+        batch = next(self.loader)
+        waited = time.perf_counter() - start
+        rate = self.peak_rate * optim.rate_factor(self.step, self.steps, self.warmup)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        nats = _Nats()
+        total = 0.0
+        for arrays in batch.micro_batches(self.options.micro_batch or self.loader.options.local_batch):
+            ids, doc, position = (torch.from_numpy(array) for array in (arrays.ids, arrays.doc, arrays.position))
+            hidden = self.model(ids, doc, position)
+            loss = loss_sum(self.model, hidden, torch.from_numpy(arrays.labels), torch.from_numpy(arrays.weights))
+            (loss.total / max(batch.counts.targets, 1)).backward()
+            total += float(loss.total.detach())
+            nats.add(arrays, loss.next_nats)
+        loss_value = total / max(batch.counts.targets, 1)
+        for parameter in self.model.parameters():
+            if parameter.grad is None:  # probes of chunks, where a sequence is one window
+                parameter.grad = torch.zeros_like(parameter)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), optim.CLIP_NORM))
+        if not math.isfinite(loss_value) or not math.isfinite(norm):
+            raise UserError(
+                f"step {self.step}: the loss is {loss_value} and the gradient norm {norm}; nothing was saved of this "
+                "step: lower --peak-rate and start the same run again from its last checkpoint"
+            )
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        return self._metrics(batch, loss_value, nats, norm, rate, waited, time.perf_counter() - start)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        model, optimiser = get_state_dict(self.model, self.optimiser)
+        state = {"step": self.step, "loader": self.loader.state(), "config": self.identity()}
+        checkpoint.save(self.options.folder, {"model": model, "optimiser": optimiser}, state, keep=self.options.keep)
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with: the model, its vocabulary, the schedule; the loader checks its own."""
+        identity: dict[str, Any] = {
+            "model": asdict(self.model_config),
+            "vocabulary": self.loader.vocabulary.to_json(),
+            "scale": self.options.scale,
+            "mode": self.options.mode.value,
+            "loss": self.options.loss,
+            "steps": self.steps,
+            "peak_rate": self.peak_rate,
+            "data": list(self.options.data),
+            "val_fraction": self.options.val_fraction,
+        }
+        return identity
+
+    def _resume(self) -> None:
+        found = checkpoint.newest(self.options.folder)
+        if found is None:
+            return
+        wanted, stored = self.identity(), found.state["config"]
+        differences = [f"{key} {stored.get(key)} -> {wanted[key]}" for key in wanted if stored.get(key) != wanted[key]]
+        if differences:
+            raise UserError(
+                f"RUN={self.options.folder} is another run: {'; '.join(differences)}. Choose another RUN, or --afresh"
+            )
+        model, optimiser = get_state_dict(self.model, self.optimiser)
+        found.load_into({"model": model, "optimiser": optimiser})
+        set_state_dict(self.model, self.optimiser, model_state_dict=model, optim_state_dict=optimiser)
+        self.loader.load_state(found.state["loader"])
+        self.step = found.step
+
+    def _metrics(
+        self, batch: Batch, loss: float, nats: "_Nats", norm: float, rate: float, waited: float, seconds: float
+    ) -> dict[str, Any]:
+        counts = batch.counts
+        symbols = counts.raw_symbols + counts.comp_symbols
+        return {
+            "step": batch.step,
+            "loss": loss,
+            "raw_bits_per_byte": nats.raw_bits_per_byte(),
+            "comp_bits_per_byte": nats.comp / math.log(2) / counts.comp_view_bytes if counts.comp_view_bytes else None,
+            "rate_of_comp": self.loader.schedule.rate(batch.step) if self.options.mode.mixes else None,
+            "pairs": counts.pairs,
+            "padding": counts.padding / batch.arrays.ids.size,
+            "raw_view_bytes": counts.raw_view_bytes,
+            "comp_view_bytes": counts.comp_view_bytes,
+            "symbols": symbols,
+            "symbols_per_second": symbols / seconds,
+            "data_wait": waited / seconds,
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "epoch_min": batch.epochs[0],
+            "epoch_mean": batch.epochs[1],
+            "epoch_max": batch.epochs[2],
+        }
+
+    def _line(self, metrics: dict[str, Any]) -> str:
+        raw, comp = metrics["raw_bits_per_byte"], metrics["comp_bits_per_byte"]
+        parts = [f"step {metrics['step'] + 1:,}/{self.steps:,}", f"loss {metrics['loss']:.3f}"]
+        parts += [f"raw {raw:.3f}"] if raw is not None else []
+        parts += [f"comp {comp:.3f} bits/byte"] if comp is not None else []
+        parts += [f"{metrics['symbols_per_second']:,.0f} symbols/s", f"epoch {metrics['epoch_mean']:.2f}"]
+        return ", ".join(parts)
+
+    @contextmanager
+    def _stop_on_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the run after the step that is under way, with a checkpoint."""
+
+        def stop(number: int, frame: object) -> None:
+            self._stop = signal.Signals(number)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Nats:
+    """Head 0's cross-entropy by view, summed over micro-batches."""
+
+    def __init__(self) -> None:
+        self.raw_bytes = 0
+        self.raw = 0.0
+        self.comp = 0.0
+
+    def add(self, arrays: Arrays, next_nats: torch.Tensor) -> None:
+        """Count the raw bytes predicted in raw views, and everything in comp views."""
+        nats = next_nats.numpy()
+        label = arrays.labels[:, :, 0]
+        byte = (arrays.view == 0) & (arrays.weights[:, :, 0] > 0) & (label >= BYTE_OFFSET) & (label < COMP_OFFSET)
+        self.raw_bytes += int(byte.sum())
+        self.raw += float(nats[byte].sum(dtype="float64"))
+        self.comp += float(nats[arrays.view == 1].sum(dtype="float64"))
+
+    def raw_bits_per_byte(self) -> float | None:
+        """Bits per raw byte in raw views; None if there was none."""
+        return self.raw / math.log(2) / self.raw_bytes if self.raw_bytes else None
