@@ -55,10 +55,11 @@ stability: $(STAMP)  ## how much a proxy's symbols change when text is edited: P
 	@$(PY) -m pipelines measure stability $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,CODER,coder) $(call opt,BITS,bits) $(call opt,TOKENIZER,tokenizer) $(call opt,COMPRESSOR,compressor) $(ARGS)
 
 # The whole way at toy size. Each line is a command of its own; what they write lies in data/demo and runs/demo.
-DEMO_STEPS ?= 450
+# Documents of 2 kB: at this size a run sees few long ones, and by the draw of a few documents none of them raw.
+DEMO_STEPS ?= 1600
 demo: $(STAMP)  ## the whole way on the sources of this Python: shards, a trained byte model, what it knows (minutes)
-	@$(PY) -m pipelines preprocess --corpus stdlib --bits 12 --compressor pretrained --out data/demo
-	@$(PY) -m trainer train --data data/demo --run runs/demo --scale tiny --steps $(DEMO_STEPS) --val-fraction 0.05 --checkpoint-every 50
+	@$(PY) -m pipelines preprocess --corpus stdlib --bits 12 --compressor pretrained --max-document-bytes 2048 --out data/demo
+	@$(PY) -m trainer train --data data/demo --run runs/demo --scale tiny --batch 2 --steps $(DEMO_STEPS) --val-fraction 0.05 --checkpoint-every 200
 	@{ \
 	  echo "== shards =="; \
 	  $(PY) -m pipelines sql --data data/demo --query 'from documents select "group", count(*) documents, sum(raw_bytes) raw_bytes, round(sum(raw_bytes) / sum(comp_symbols), 3) bytes_per_symbol group by all'; \

@@ -24,13 +24,13 @@ def names() -> list[str]:
 def load(uri: str) -> Proxy:
     """The proxy of a URI `name:path?options`; with `sha256` among the options it is checked to be that very one.
 
-    Such a one is built once a process; without a digest the files may have changed, and are read again. The path is
-    a file or folder, local or on an object store.
+    Such a one is built once a process, and so is one without files; files without a digest may have changed, and are
+    read again. The path is a file or folder, local or on an object store.
 
     Raises:
         UserError: an unknown proxy, or artefacts that are missing or not those the URI means.
     """
-    return _load_once(uri) if "sha256=" in uri else _load(uri)
+    return _load_once(uri) if "sha256=" in uri or uri.endswith(":") else _load(uri)
 
 
 def _load(uri: str) -> Proxy:

@@ -90,6 +90,7 @@ def test_ids_are_comp_symbols_and_only_bpe_escapes(proxy: proxies.Proxy) -> None
 def test_uri_rebuilds_the_same_proxy(proxy: proxies.Proxy) -> None:
     again = proxies.load(proxy.uri)
     assert (again.uri, again.fingerprint, again.vocabulary) == (proxy.uri, proxy.fingerprint, proxy.vocabulary)
+    assert proxies.load(proxy.uri) is again  # a worker builds it once
 
 
 def test_fingerprints_differ() -> None:
