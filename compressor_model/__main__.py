@@ -3,13 +3,13 @@
 import sys
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """The command line."""
     from schemas.command_line import Command, run
 
     fit = Command("compressor_model.command", "FitCommand", "run", "corpus -> compressor, minutes on two cores")
-    return run("compressor_model", {"fit": fit}, sys.argv[1:])
+    return run("compressor_model", {"fit": fit}, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
