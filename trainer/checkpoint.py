@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed.checkpoint as dcp
 
 from schemas.errors import UserError
@@ -160,14 +159,3 @@ def _plain_errors(place: Path) -> Iterator[None]:
                 "same run again"
             ) from None
         raise
-
-
-def tensor_bytes(tensors: dict[str, Any]) -> int:
-    """Bytes of all tensors of a state dict, nested or not."""
-    total = 0
-    for value in tensors.values():
-        if isinstance(value, torch.Tensor):
-            total += value.numel() * value.element_size()
-        elif isinstance(value, dict):
-            total += tensor_bytes(value)
-    return total

@@ -25,7 +25,6 @@ from pipelines.corpus import Corpus
 from pipelines.documents import Document
 from pipelines.plan import permuted_blocks
 from pipelines.proxies import bpe
-from pipelines.proxies.identity import IdentityProxy
 from pipelines.readers import read_block
 from pipelines.records import ReadOptions
 from pipelines.storage import Folder
@@ -46,8 +45,6 @@ TOKENIZER_TEXT_BYTES = 64 << 20
 """A tokenizer is trained on at most this much of the corpus: a minute, and more text changes few merges."""
 
 _FIT_VERSION = 1
-
-_NONE = IdentityProxy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +148,7 @@ class Chosen:
 
     def digests(self) -> dict[str, str]:
         """SHA-256 (hex) of each file."""
-        return {name: hashlib.sha256(_read(path)).hexdigest() for name, path in sorted(self.files.items())}
+        return _digests(self.files)
 
     def install(self, out: Folder) -> proxies.Proxy:
         """Copy the files into the dataset, and load the proxy from there."""
@@ -180,7 +177,7 @@ def choose(
         files = {name: out.path / PROXY_FOLDER / name for name in before["files"]}
         same = before["request"] == options.request() and stored["corpus"]["digest"] == sampler.corpus.listing_digest
         with suppress(UserError):
-            if same and Chosen(_NONE, {}, files).digests() == before["files"]:
+            if same and _digests(files) == before["files"]:
                 return Chosen(dataset_proxy(out, before), options.request(), files)
     if options.proxy == "bpe":
         source = Path(options.tokenizer) if options.tokenizer else trained_tokenizer(options, sampler, report)
@@ -210,6 +207,10 @@ def dataset_proxy(out: Folder, described: dict[str, Any]) -> proxies.Proxy:
     if name == "neural":
         return proxies.load(f"neural:{place}?coder={request['coder']}&bits={request['bits']}")
     return proxies.load(f"{name}:")
+
+
+def _digests(files: dict[str, Path]) -> dict[str, str]:
+    return {name: hashlib.sha256(_read(path)).hexdigest() for name, path in sorted(files.items())}
 
 
 def _read(path: Path) -> bytes:
