@@ -55,7 +55,7 @@ class Trainer:
             raw_heads=self.loader.options.raw_heads,
         )
         self.model = EvaByte(self.model_config)
-        self.model.init_weights(torch.Generator().manual_seed(options.seed))
+        self.model.init_weights(torch.Generator().manual_seed(options.seed), options.sizes.init)
         self.peak_rate = options.peak_rate or options.sizes.peak_rate
         self.optimiser = optim.adamw(self.model.parameters(), self.peak_rate)
         self.warmup = optim.warmup_steps(self.steps)
@@ -144,6 +144,7 @@ class Trainer:
             "mode": self.options.mode.value,
             "loss": self.options.loss,
             "steps": self.steps,
+            "sequence": self.loader.options.sequence,
             "peak_rate": self.peak_rate,
             "data": list(self.options.data),
             "val_fraction": self.options.val_fraction,

@@ -7,7 +7,7 @@ from torch import Tensor
 from schemas.errors import UserError
 from schemas.vocabulary import EOS
 from trainer.model.evabyte import EvaByte, ModelConfig, RMSNorm, Rotary, parameters
-from trainer.scales import SCALES, scale_named
+from trainer.scales import PUBLISHED_INIT, SCALES, Init, scale_named
 
 SMALL = ModelConfig(
     dim=32, ffn=48, layers=2, heads=2, window=16, chunk=4, vocabulary_size=330, main_heads=2, raw_heads=1
@@ -79,10 +79,11 @@ def test_without_raw_heads_there_is_no_raw_head() -> None:
     assert not [name for name in on_meta(config).state_dict() if "raw" in name]
 
 
-def test_initial_values_have_the_published_spread() -> None:
+@pytest.mark.parametrize("init", [PUBLISHED_INIT, Init(inner=0.06, embedding=0.2)], ids=["published", "other"])
+def test_initial_values_have_the_published_spread_or_that_of_their_scale(init: Init) -> None:
     config = ModelConfig.of(scale_named("tiny"), vocabulary_size=2000, main_heads=1, raw_heads=1)
     model = on_meta(config).to_empty(device="cpu")
-    model.init_weights(torch.Generator().manual_seed(1))
+    model.init_weights(torch.Generator().manual_seed(1), init)
     # a normal cut at 3 (2) standard deviations has 0.9866 (0.8796) of its standard deviation left
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
@@ -90,7 +91,9 @@ def test_initial_values_have_the_published_spread() -> None:
             continue
         std, cut, left = 0.02, 3, 0.9866
         if name == "embed_tokens.weight":
-            std = 1.0
+            std = init.embedding
+        if name.split(".")[-2] in ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"):
+            std = init.inner
         if "adaptive" in name:
             std, cut, left = 64**-0.5, 2, 0.8796
         assert parameter.abs().max() <= cut * std, name

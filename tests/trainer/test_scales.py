@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.errors import UserError
-from trainer.scales import SCALES, scale_named
+from trainer.scales import PUBLISHED_INIT, SCALES, scale_named
 
 
 def test_the_table_is_the_one_of_the_design() -> None:
@@ -20,6 +20,11 @@ def test_the_table_is_the_one_of_the_design() -> None:
         ("7b", 4096, 12288, 32, 32, 2048, 8, 32768, 64, 5e-4),
         ("14b", 5120, 16384, 40, 40, 2048, 8, 32768, 64, 5e-4),
     ]
+
+
+def test_all_but_tiny_begin_as_published() -> None:
+    assert (PUBLISHED_INIT.inner, PUBLISHED_INIT.embedding) == (0.02, 1.0)
+    assert [name for name, scale in SCALES.items() if scale.init != PUBLISHED_INIT] == ["tiny"]
 
 
 @pytest.mark.parametrize("name", list(SCALES))

@@ -32,7 +32,7 @@ class BpbOptions:
     Attributes:
         run: folder of the run.
         data: dataset; default the run's first.
-        context: ids a block; default the window four times.
+        context: ids a block; default the sequence that was trained on.
         documents: at most so many, in stored order.
         batch: blocks at a time; the figure does not depend on it.
         markov: orders of Markov models to put beside it; 0 to 2.
@@ -88,7 +88,7 @@ def evaluate(options: BpbOptions) -> BpbResult:
         raise UserError(
             f"DATA={dataset.url}: no held-out documents at val_fraction {val_fraction}; train with a larger"
         )
-    context = options.context or 4 * restored.model.config.window
+    context = options.context or int(restored.config["sequence"])
     bits = score(restored.model, documents, context, options.batch, sentinels=restored.config["mode"] != "no-sentinels")
     size = sum(map(len, documents))
     markov: dict[str, float] = {}

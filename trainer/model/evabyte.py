@@ -22,13 +22,15 @@ from schemas.errors import UserError
 from schemas.vocabulary import COMP_OFFSET
 from trainer.model.attention import AttentionPlan, attend
 from trainer.model.heads import Head
-from trainer.scales import Scale
+from trainer.scales import PUBLISHED_INIT, Init, Scale
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: rotated q, rotated k, v [B, h, T, d], mu, phi [1, h, 1, 1, d] -> [B, h, T, d]."""
 
-INIT_STD = 0.02
-"""Of all matrices but the embedding, whose is 1; normals cut at 3 standard deviations (published)."""
+OUTPUT_STD = 0.02
+"""Of o_proj, down_proj and the heads at every scale (published); the others' are in the table of scales."""
+
+_INNER = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,22 +233,25 @@ class EvaByte(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         self.lm_head = Head(config.dim, config.main_heads, config.vocabulary_size)
         self.raw_multibyte_lm_head = Head(config.dim, config.raw_heads, COMP_OFFSET) if config.raw_heads else None
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def init_weights(self, generator: torch.Generator, init: Init = PUBLISHED_INIT) -> None:
         """Draw all parameters: normals cut at 3 standard deviations (mu, phi: 2), norm gains 0.
 
         The order of draws is that of `named_parameters`, so equal seeds give equal models.
 
         Args:
             generator: on the device of the parameters.
+            init: of the scale.
         """
         probe_std = self.config.head_dim**-0.5
         for name, parameter in self.named_parameters():
             if parameter.dim() == 1:
                 nn.init.zeros_(parameter)
                 continue
-            std, cut = INIT_STD, 3.0
+            std, cut = OUTPUT_STD, 3.0
             if name == "embed_tokens.weight":
-                std = 1.0
+                std = init.embedding
+            elif name.endswith(_INNER):
+                std = init.inner
             elif name.endswith(("adaptive_mu_k", "adaptive_phi")):
                 std, cut = probe_std, 2.0
             nn.init.trunc_normal_(parameter, std=std, a=-cut * std, b=cut * std, generator=generator)
