@@ -55,17 +55,18 @@ stability: $(STAMP)  ## how much a proxy's symbols change when text is edited: P
 	@$(PY) -m pipelines measure stability $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,CODER,coder) $(call opt,BITS,bits) $(call opt,TOKENIZER,tokenizer) $(call opt,COMPRESSOR,compressor) $(ARGS)
 
 # The whole way at toy size. Each line is a command of its own; what they write lies in data/demo and runs/demo.
-# Documents of 2 kB: at this size a run sees few long ones, and by the draw of a few documents none of them raw.
-DEMO_STEPS ?= 1600
+# Documents of 512 bytes and 4 sequences of 512 ids: a step of so few ids needs them from many documents, since a long
+# one that is shown raw fills its lane for many steps.
+DEMO_STEPS ?= 2400
 demo: $(STAMP)  ## the whole way on the sources of this Python: shards, a trained byte model, what it knows (minutes)
-	@$(PY) -m pipelines preprocess --corpus stdlib --bits 12 --compressor pretrained --max-document-bytes 2048 --out data/demo
-	@$(PY) -m trainer train --data data/demo --run runs/demo --scale tiny --batch 2 --steps $(DEMO_STEPS) --val-fraction 0.05 --checkpoint-every 200
+	@$(PY) -m pipelines preprocess --corpus stdlib --bits 12 --compressor pretrained --max-document-bytes 512 --out data/demo
+	@$(PY) -m trainer train --data data/demo --run runs/demo --scale tiny --batch 4 --sequence 512 --steps $(DEMO_STEPS) --val-fraction 0.05 --checkpoint-every 200
 	@{ \
 	  echo "== shards =="; \
 	  $(PY) -m pipelines sql --data data/demo --query 'from documents select "group", count(*) documents, sum(raw_bytes) raw_bytes, round(sum(raw_bytes) / sum(comp_symbols), 3) bytes_per_symbol group by all'; \
 	  $(PY) -m pipelines sql --data data/demo --query 'from symbols select id, any_value(bytes) bytes, count(*) n group by id order by n desc limit 8'; \
 	  echo "== bits per byte on held-out raw documents =="; \
-	  $(PY) -m trainer evaluate bpb --run runs/demo; \
+	  $(PY) -m trainer evaluate bpb --run runs/demo --documents 600; \
 	  echo "== from bytes alone =="; \
 	  $(PY) -m trainer generate --run runs/demo --temperature 0.7 --max-bytes 300 --prompt 'def read_file(path):'; \
 	  echo "== loss by view =="; \
@@ -106,6 +107,8 @@ test-slow: $(STAMP)  ## all tests, the long ones too
 
 bench: $(STAMP)  ## the figures of benchmarks/RESULTS.md
 	@$(PY) -m benchmarks.preprocess $(ARGS)
+	@$(PY) -m benchmarks.loader
+	@$(PY) -m benchmarks.trainer --data data/stdlib-neural
 
 clean:  ## remove the virtual environment and caches (never data/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

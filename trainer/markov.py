@@ -6,10 +6,13 @@ know; a byte model that does not beat it has learnt nothing yet.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+COUNTED_AT_ONCE = 8 << 20
+"""Bytes of documents: each count touches all 256^(order + 1) cells."""
 
 
 class MarkovModel:
@@ -25,10 +28,12 @@ class MarkovModel:
             raise ValueError(f"order {order}: counts of 256^(order + 1) are kept, so 0 to 2")
         self.order = order
         self._counts = [np.zeros((256**k, 256), np.int64) for k in range(order + 1)]
-        for document in documents:
-            data = np.frombuffer(document, np.uint8).astype(np.int64)
+        for some in _together(documents):
+            data = np.frombuffer(b"".join(some), np.uint8).astype(np.int64)
+            sizes = np.array([len(document) for document in some])
+            place = np.arange(len(data)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # in its document
             for k in range(order + 1):
-                cells = _contexts(data, k) * 256 + data[k:]
+                cells = (_contexts(data, k) * 256 + data[k:])[place[k:] >= k]
                 self._counts[k] += np.bincount(cells, minlength=256 ** (k + 1)).reshape(-1, 256)
 
     def bits(self, document: bytes) -> float:
@@ -52,6 +57,20 @@ class MarkovModel:
         """Mean over all bytes of the documents."""
         size = sum(map(len, documents))
         return math.fsum(self.bits(document) for document in documents) / size if size else math.nan
+
+
+def _together(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Documents in lists of COUNTED_AT_ONCE bytes or a little more."""
+    some: list[bytes] = []
+    size = 0
+    for document in documents:
+        some.append(document)
+        size += len(document)
+        if size >= COUNTED_AT_ONCE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _contexts(data: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 
 from schemas.errors import UserError
 from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET
-from trainer import checkpoint, optim
+from trainer import checkpoint, optim, plan
 from trainer.config import TrainOptions
 from trainer.data.batch import Arrays, Batch
 from trainer.data.loader import Loader
@@ -54,6 +54,7 @@ class Trainer:
             main_heads=self.loader.options.main_heads,
             raw_heads=self.loader.options.raw_heads,
         )
+        plan.check_fits(options.scale, self.model_config, plan.available_bytes())
         self.model = EvaByte(self.model_config)
         self.model.init_weights(torch.Generator().manual_seed(options.seed), options.sizes.init)
         self.peak_rate = options.peak_rate or options.sizes.peak_rate

@@ -1,5 +1,6 @@
-"""A proxy that an installed package registers goes through the whole job, in worker processes."""
+"""A proxy that an installed package registers goes through the whole job, in worker processes, and through training."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -8,6 +9,11 @@ import pytest
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.prepare import ProxyOptions
+from trainer.config import TrainOptions
+from trainer.evaluate.bpb import BpbOptions, evaluate
+from trainer.restore import restore
+from trainer.run_log import METRICS
+from trainer.trainer import Trainer
 
 MODULE = '''
 import numpy as np
@@ -37,17 +43,49 @@ class Pairs(Proxy):
 '''
 
 
+RUNS_MODULE = '''
+import itertools
+import numpy as np
+from pipelines.proxies import Encoded, Proxy
+from schemas.vocabulary import COMP_OFFSET, Vocabulary
+
+class Runs(Proxy):
+    """One or two equal bytes a symbol."""
+    name = "runs"
+    fingerprint = "runs-1"
+    vocabulary = Vocabulary(proxy="runs", comp_symbols=512)
+
+    def __init__(self, uri):
+        self.uri = uri
+
+    def encode(self, raw):
+        runs = [(byte, len(list(same))) for byte, same in itertools.groupby(raw)]
+        pairs = [(byte, min(2, n - at)) for byte, n in runs for at in range(0, n, 2)]
+        symbols = [byte + 256 * (n - 1) for byte, n in pairs]
+        return Encoded(np.array(symbols, np.uint32) + COMP_OFFSET, np.array([n for _, n in pairs], np.uint16))
+
+    def decode(self, ids):
+        return b"".join(bytes([s % 256]) * (s // 256 + 1) for s in (ids - COMP_OFFSET).tolist())
+'''
+
+
+def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:
+    """Install a package whose entry point is the proxy `name`, as pip would leave it."""
+    package = tmp_path / "package"
+    metadata = package / f"{name}_proxy-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Name: {name}-proxy\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        f"[proxy_compression.proxies]\n{name} = {name}_proxy:{name.capitalize()}\n"
+    )
+    (package / f"{name}_proxy.py").write_text(module)
+    monkeypatch.syspath_prepend(str(package))
+
+
 def test_registered_proxy_is_used_and_its_failures_are_single_documents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "package"
-    (package / "pairs_proxy-1.0.dist-info").mkdir(parents=True)
-    (package / "pairs_proxy-1.0.dist-info" / "METADATA").write_text("Name: pairs-proxy\nVersion: 1.0\n")
-    (package / "pairs_proxy-1.0.dist-info" / "entry_points.txt").write_text(
-        "[proxy_compression.proxies]\npairs = pairs_proxy:Pairs\n"
-    )
-    (package / "pairs_proxy.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(package))
+    register(tmp_path, monkeypatch, "pairs", MODULE)
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     documents = {f"{n}.txt": f"document {n}".encode() for n in range(20)}
@@ -72,3 +110,36 @@ def test_registered_proxy_is_used_and_its_failures_are_single_documents(
     assert rejects["nul.txt"]["detail"] == "RuntimeError: no NUL, please"
     assert (rejects["nul.txt"]["stage"], rejects["del.txt"]["stage"]) == ("encode", "decode")
     sys.modules.pop("pairs_proxy", None)
+
+
+def test_registered_proxy_goes_the_whole_way_from_text_to_generated_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(tmp_path, monkeypatch, "runs", RUNS_MODULE)
+    corpus, data, run = tmp_path / "corpus", tmp_path / "data", tmp_path / "run"
+    corpus.mkdir()
+    for n in range(60):
+        (corpus / f"{n}.txt").write_bytes(f"{n}: all good books  ".encode() * 20)
+    preprocess(
+        PreprocessOptions(
+            corpus=str(corpus),
+            out=str(data),
+            proxy=ProxyOptions(proxy="runs"),
+            workers=1,
+            quiet=True,
+            row_group_bytes=2000,
+        )
+    )
+    options = TrainOptions(
+        data=(str(data),), run=str(run), steps=12, batch=2, sequence=256, val_fraction=0.05, tensorboard=False
+    )
+    Trainer(options).train()
+    first, last = (json.loads(line) for line in (run / METRICS).read_text().splitlines()[:: 12 - 1])
+    assert last["loss"] < first["loss"]
+    shown = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+    assert sum(line["comp_view_bytes"] for line in shown) > sum(line["raw_view_bytes"] for line in shown) > 0
+    restored = restore(str(run))
+    assert restored.vocabulary.comp_symbols == 512
+    result = evaluate(BpbOptions(run=str(run), documents=3, markov=()))
+    assert 0 < result.bits_per_byte < 9
+    sys.modules.pop("runs_proxy", None)

@@ -1,14 +1,13 @@
 """Renderings to arrays: plain cuts every T ids, re-openers, padding, docs, positions, views, reach of the heads.
 
-In: renderings, one after another, by `place`; out: `Arrays` of all sequences by `finish`. Counts on the way. Cost:
-about 10 microseconds a rendering and 10 ns an id.
+In: renderings, one after another, by `place`; out: `Arrays` of all sequences by `finish`. Counts on the way.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.data.batch import NO_VIEW, Arrays, Counts, labels_and_weights
+from trainer.data.batch import NO_VIEW, Arrays, Counts, Uint8s, labels_and_weights
 from trainer.data.rendering import COMP_VIEW, OPENERS, RAW_VIEW, Rendering
 
 
@@ -39,47 +38,53 @@ class Layout:
 
 
 class BatchWriter:
-    """The arrays of some sequences while they are being filled, one after another."""
+    """The arrays of some sequences while they are being filled, one after another.
+
+    Only ids are written as they come. What else there is of a position is constant over a run of ids, or counts up in
+    it, so runs are noted as (place, value) and spread over all sequences at once in `finish`; places are counted
+    through the whole batch.
+    """
 
     def __init__(self, rows: int, layout: Layout) -> None:
         self.layout, self.counts = layout, Counts()
-        shape = (rows, layout.sequence)
-        self._ids, self._doc = np.zeros(shape, np.int32), np.empty(shape, np.int32)
-        self._position, self._view = np.empty(shape, np.int32), np.empty(shape, np.uint8)
-        self._reach = np.zeros(shape, np.uint8)
+        self._ids = np.zeros((rows, layout.sequence), np.int32)
+        self._flat_ids = self._ids.reshape(-1)
         self._ahead = np.zeros((rows, layout.heads), np.int32)
         # Heads that a position of each view may have: raw heads predict from raw positions only.
         self._heads = (layout.heads, layout.main_heads, layout.main_heads)
-        self._falling = np.arange(layout.heads - 1, -1, -1, dtype=np.uint8)
-        self._numbers = np.arange(layout.sequence, dtype=np.int32)
+        self._runs: list[tuple[int, int, int]] = []  # (place, view, heads) of each run of one view
+        self._docs: list[tuple[int, int]] = []  # (place, number) of each doc
+        self._bars: list[tuple[int, int, int]] = []  # (place, first, end), see `_reach`
         self._symbols = [0, 0, 0]  # by view
         self._covered = [0.0, 0.0]
         self._row = -1
-        self._at = layout.sequence
-        self._docs = 0
+        self._at = self._end = 0  # next place and the place after the sequence
+        self._doc = 0
 
     @property
     def left(self) -> int:
         """Ids left in the sequence."""
-        return self.layout.sequence - self._at
+        return self._end - self._at
 
     def open_row(self) -> None:
         """Begin the next sequence."""
         self._row += 1
-        self._at, self._docs = 0, 0
-        arrays = self._ids, self._doc, self._position, self._view, self._reach
-        self._ids_row, self._doc_row, self._position_row, self._view_row, self._reach_row = (
-            array[self._row] for array in arrays
-        )
+        self._at = self._row * self.layout.sequence
+        self._end = self._at + self.layout.sequence
+        self._doc = 0
 
     def place(self, rendering: Rendering, start: int) -> int:
         """Write ids of a rendering from `start` on, as many as fit, and give their number (re-opener not counted)."""
-        first = self._at
-        at = self._reopen(rendering, start) if start and not first else first
-        heads = self.layout.heads
-        stop = min(rendering.length, start + self.layout.sequence - at)
-        shift = at - start  # from places in the rendering to places in the sequence
-        ids, views, reach = self._ids_row, self._view_row, self._reach_row
+        first, heads = self._at, self.layout.heads
+        self._docs.append((first, self._doc))
+        self._doc += 1
+        at = first
+        if start and self._end - first == self.layout.sequence:
+            at += self._reopen(rendering, start)
+        length = rendering.length
+        stop = min(length, start + self._end - at)
+        shift = at - start  # from places in the rendering to places in the batch
+        ids, runs, symbols_by_view = self._flat_ids, self._runs, self._symbols
         for piece in rendering.pieces:
             piece_start, piece_stop, view, special, symbols = piece
             if piece_stop <= start:
@@ -88,75 +93,83 @@ class BatchWriter:
                 break
             if symbols is None:
                 place = piece_start + shift
-                ids[place], views[place], reach[place] = special, view, self._heads[view]
-                self._symbols[view] += 1
+                ids[place] = special
+                runs.append((place, view, self._heads[view]))
+                symbols_by_view[view] += 1
                 continue
-            low, high = max(start, piece_start), min(stop, piece_stop)
+            low = piece_start if piece_start > start else start
+            high = piece_stop if piece_stop < stop else stop
             rendering.write(piece, low, high, ids[low + shift : high + shift])
-            views[low + shift : high + shift] = view
-            reach[low + shift : high + shift] = self._heads[view]
-            self._symbols[view] += high - low
+            runs.append((low + shift, view, self._heads[view]))
+            symbols_by_view[view] += high - low
             self._covered[view] += rendering.covered(piece, low, high)
-        self._at = end = stop + shift
-        self._doc_row[first:end] = self._docs
-        self._position_row[first:end] = self._numbers[: end - first]
-        self._docs += 1
-        ahead = min(rendering.length, stop + heads)
+        self._at = stop + shift
+        ahead = min(length, stop + heads)
         if stop < ahead:
             rendering.copy(stop, ahead, self._ahead[self._row])
         if ahead < stop + heads:
-            self._bar(ahead + shift, at)
+            self._bars.append((ahead + shift, at, self._end))
         if not self.layout.reference_loss:
-            for opener in rendering.openers:
-                if start < opener < ahead:
-                    self._bar(opener + shift, at)
+            self._bars += [(opener + shift, at, self._end) for opener in rendering.openers if start < opener < ahead]
         return stop - start
 
     def pad(self) -> None:
         """Fill the sequence with padding: id 0, a doc of its own, no labels."""
-        rest = slice(self._at, None)
-        self._doc[self._row, rest] = self._docs
-        self._position[self._row, rest] = self._numbers[: self.left]
-        self._view[self._row, rest] = NO_VIEW
+        self._docs.append((self._at, self._doc))
+        self._runs.append((self._at, NO_VIEW, 0))
         self.counts.padding += self.left
-        self._at = self.layout.sequence
+        self._at = self._end
 
     def finish(self) -> Arrays:
         """The arrays, once every sequence is full."""
         assert self._row == len(self._ids) - 1
         assert not self.left
+        shape, size = self._ids.shape, self._ids.size
+        starts, views, heads = np.array(self._runs, np.int64).T
+        lengths = np.diff(starts, append=size)
+        view = np.repeat(views.astype(np.uint8), lengths).reshape(shape)
+        reach = self._reach(np.repeat(heads.astype(np.uint8), lengths)).reshape(shape)
+        starts, numbers = np.array(self._docs, np.int32).T
+        lengths = np.diff(starts, append=size)
+        doc = np.repeat(numbers, lengths).reshape(shape)
+        position = (np.arange(size, dtype=np.int32) - np.repeat(starts, lengths)).reshape(shape)
         mixed = self.layout.raw_heads and (self.layout.reference_loss or not self.layout.sentinels)
         labels, weights = labels_and_weights(
             self._ids,
             self._ahead,
-            self._reach,
+            reach,
             main_heads=self.layout.main_heads,
-            exclude_comp=self._view if mixed else None,
+            exclude_comp=view if mixed else None,
         )
         counts = self.counts
         counts.raw_symbols, counts.comp_symbols, counts.unviewed_symbols = self._symbols
         counts.raw_view_bytes, counts.comp_view_bytes = int(self._covered[RAW_VIEW]), self._covered[COMP_VIEW]
-        counts.targets = int(np.count_nonzero(self._reach))
-        return Arrays(self._ids, self._doc, self._position, self._view, labels, weights)
+        counts.targets = int(np.count_nonzero(reach))
+        return Arrays(self._ids, doc, position, view, labels, weights)
 
     def _reopen(self, rendering: Rendering, start: int) -> int:
-        """Write the opener of the view that goes on here, if one is due, and give the place after it.
+        """Write the opener of the view that goes on here, if one is due; the number of ids written.
 
-        It is input only: `reach` stays 0.
+        It is input only: no head has a label there.
         """
         piece = next(piece for piece in rendering.pieces if start < piece.stop)
         if not self.layout.sentinels or piece.view == NO_VIEW or piece.special in OPENERS:
             return 0
-        self._ids_row[0] = OPENERS[piece.view]
-        self._view_row[0] = piece.view
+        self._flat_ids[self._at] = OPENERS[piece.view]
+        self._runs.append((self._at, piece.view, 0))
         self.counts.reopened += 1
         return 1
 
-    def _bar(self, barrier: int, first: int) -> None:
-        """No label at or beyond `barrier` for the positions from `first` on before it."""
-        reachable = barrier - self.layout.heads
-        low, high = max(first, reachable), min(barrier, self.layout.sequence)
-        if low < high:
-            near = self._reach_row[low:high]
-            skip = low - reachable
-            np.minimum(near, self._falling[skip : skip + high - low], out=near)
+    def _reach(self, reach: Uint8s) -> Uint8s:
+        """Heads of each position [B T], cut so that no label lies at a bar or beyond it.
+
+        A bar holds for the positions before it, from `first` on and inside the sequence, which ends at `end`.
+        """
+        if not self._bars:
+            return reach
+        places, first, end = np.array(self._bars, np.int64).T
+        for distance in range(1, self.layout.heads + 1):
+            before = places - distance
+            before = before[(before >= first) & (before < end)]
+            reach[before] = np.minimum(reach[before], distance - 1)
+        return reach

@@ -1,0 +1,32 @@
+"""Memory that a model needs, before it is built."""
+
+import pytest
+
+from schemas.errors import UserError
+from trainer.model.evabyte import ModelConfig
+from trainer.plan import available_bytes, check_fits, state_bytes
+from trainer.scales import scale_named
+
+
+def config_of(scale: str) -> ModelConfig:
+    return ModelConfig.of(scale_named(scale), vocabulary_size=65_856, main_heads=1, raw_heads=1)
+
+
+def test_the_published_7b_model_needs_16_bytes_for_each_of_its_parameters() -> None:
+    assert state_bytes(config_of("7b")) == 16 * 7_520_653_312
+
+
+def test_a_model_that_fits_exactly_is_taken_and_one_byte_less_is_refused_with_what_fits() -> None:
+    needed = state_bytes(config_of("7b"))
+    check_fits("7b", config_of("7b"), needed)
+    check_fits("7b", config_of("7b"), None)
+    with pytest.raises(UserError, match=r"SCALE=7b: 7,520,653,312 parameters need 120\.3 GB.*SCALE=4b would fit"):
+        check_fits("7b", config_of("7b"), needed - 1)
+    with pytest.raises(UserError, match="no scale would fit"):
+        check_fits("tiny", config_of("tiny"), 1000)
+
+
+def test_free_memory_is_found_on_this_system() -> None:
+    available = available_bytes()
+    assert available is not None
+    assert 1 << 20 < available < 1 << 50
