@@ -125,7 +125,7 @@ class Dataset:
                 if self._files.is_local:
                     raise
                 chunks = self._chunks(shard, group, ordinal, names, fresh=True)
-            at_once = tuple(name for name in columns if name != "raw" or "comp" not in columns)
+            at_once = ("comp",) if "comp" in columns else columns
             table = shard.parse(group, chunks, (*KEY_COLUMNS, *at_once))
             keys, lengths = decode_keys(table, rows=int(self.rows[ordinal]), raw_bytes=int(self.raw_bytes[ordinal]))
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.data.batch import NO_VIEW, Arrays, Counts, Uint8s, labels_and_weights
+from trainer.data.batch import NO_VIEW, Arrays, Counts
+from trainer.data.kernels import spread
 from trainer.data.rendering import COMP_VIEW, OPENERS, RAW_VIEW, Rendering
 
 
@@ -41,8 +42,8 @@ class BatchWriter:
     """The arrays of some sequences while they are being filled, one after another.
 
     Only ids are written as they come. What else there is of a position is constant over a run of ids, or counts up in
-    it, so runs are noted as (place, value) and spread over all sequences at once in `finish`; places are counted
-    through the whole batch.
+    it, so runs are noted with the place where they begin and spread over all sequences at once in `finish`; places
+    are counted through the whole batch.
     """
 
     def __init__(self, rows: int, layout: Layout) -> None:
@@ -54,7 +55,7 @@ class BatchWriter:
         self._heads = (layout.heads, layout.main_heads, layout.main_heads)
         self._runs: list[tuple[int, int, int]] = []  # (place, view, heads) of each run of one view
         self._docs: list[tuple[int, int]] = []  # (place, number) of each doc
-        self._bars: list[tuple[int, int, int]] = []  # (place, first, end), see `_reach`
+        self._bars: list[tuple[int, int, int]] = []  # (place, first, end), see `spread`
         self._symbols = [0, 0, 0]  # by view
         self._covered = [0.0, 0.0]
         self._row = -1
@@ -124,27 +125,19 @@ class BatchWriter:
         """The arrays, once every sequence is full."""
         assert self._row == len(self._ids) - 1
         assert not self.left
-        shape, size = self._ids.shape, self._ids.size
-        starts, views, heads = np.array(self._runs, np.int64).T
-        lengths = np.diff(starts, append=size)
-        view = np.repeat(views.astype(np.uint8), lengths).reshape(shape)
-        reach = self._reach(np.repeat(heads.astype(np.uint8), lengths)).reshape(shape)
-        starts, numbers = np.array(self._docs, np.int32).T
-        lengths = np.diff(starts, append=size)
-        doc = np.repeat(numbers, lengths).reshape(shape)
-        position = (np.arange(size, dtype=np.int32) - np.repeat(starts, lengths)).reshape(shape)
-        mixed = self.layout.raw_heads and (self.layout.reference_loss or not self.layout.sentinels)
-        labels, weights = labels_and_weights(
+        doc, position, view, labels, weights, targets = spread(
             self._ids,
             self._ahead,
-            reach,
-            main_heads=self.layout.main_heads,
-            exclude_comp=view if mixed else None,
+            np.array(self._runs, np.int64),
+            np.array(self._docs, np.int64),
+            np.array(self._bars, np.int64).reshape(-1, 3),
+            self.layout.main_heads,
+            bool(self.layout.raw_heads) and (self.layout.reference_loss or not self.layout.sentinels),
         )
         counts = self.counts
         counts.raw_symbols, counts.comp_symbols, counts.unviewed_symbols = self._symbols
         counts.raw_view_bytes, counts.comp_view_bytes = int(self._covered[RAW_VIEW]), self._covered[COMP_VIEW]
-        counts.targets = int(np.count_nonzero(reach))
+        counts.targets = targets
         return Arrays(self._ids, doc, position, view, labels, weights)
 
     def _reopen(self, rendering: Rendering, start: int) -> int:
@@ -159,17 +152,3 @@ class BatchWriter:
         self._runs.append((self._at, piece.view, 0))
         self.counts.reopened += 1
         return 1
-
-    def _reach(self, reach: Uint8s) -> Uint8s:
-        """Heads of each position [B T], cut so that no label lies at a bar or beyond it.
-
-        A bar holds for the positions before it, from `first` on and inside the sequence, which ends at `end`.
-        """
-        if not self._bars:
-            return reach
-        places, first, end = np.array(self._bars, np.int64).T
-        for distance in range(1, self.layout.heads + 1):
-            before = places - distance
-            before = before[(before >= first) & (before < end)]
-            reach[before] = np.minimum(reach[before], distance - 1)
-        return reach
