@@ -119,7 +119,7 @@ def _tyro(kind: type[Any], arguments: Sequence[str], program: str) -> tuple[Any,
         kind,
         args=list(arguments),
         prog=program,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.EnumChoicesFromValues),
         return_unknown_args=True,
     )
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed.checkpoint as dcp
 
-from schemas.errors import UserError
+from schemas.errors import FormatVersionError, UserError
 from schemas.manifest import seal, unseal
 from schemas.shard import FORMAT_VERSION
 
@@ -75,9 +76,7 @@ def save(run: Path, tensors: dict[str, Any], state: dict[str, Any], keep: int) -
     with _plain_errors(target):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "torch.distributed is disabled")
-                dcp.save(tensors, checkpoint_id=str(temp), no_dist=True)
+            _write(tensors, temp)
             digests = {path.name: _sync(path) for path in sorted(temp.iterdir())}
             (temp / STATE).write_bytes(seal({"format_version": FORMAT_VERSION, **state, "files": digests}))
             _sync(temp / STATE)
@@ -93,14 +92,23 @@ def save(run: Path, tensors: dict[str, Any], state: dict[str, Any], keep: int) -
 
 
 def newest(run: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a run; damaged ones are passed over with a warning."""
+    """The newest whole checkpoint of a run, None if it has none; damaged ones are passed over with a warning.
+
+    Raises:
+        UserError: all are damaged, or the newest is of a newer format.
+    """
     for leftover in (run / FOLDER).glob(f"{_TEMP}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for path in reversed(_names(run)):
+    paths = _names(run)
+    for path in reversed(paths):
         try:
             return open_checkpoint(path)
+        except FormatVersionError:
+            raise
         except UserError as error:
             log.warning("%s; going back to the one before", error)
+    if paths:
+        raise UserError(f"{run / FOLDER}: all {len(paths)} checkpoints are damaged; --afresh begins the run anew")
     return None
 
 
@@ -124,6 +132,31 @@ def open_checkpoint(path: Path) -> Checkpoint:
             raise UserError(f"{path / name}: missing or damaged (its SHA-256 is not the one in {STATE})")
     state.pop("format_version")
     return Checkpoint(path, state)
+
+
+def _write(tensors: dict[str, Any], folder: Path) -> None:
+    """Write tensors.
+
+    Raises:
+        OSError: no space left. torch often says of it only that a position in the file was unexpected, so the space is
+            looked at while what was written is still there.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")
+            dcp.save(tensors, checkpoint_id=str(folder), no_dist=True)
+    except (RuntimeError, dcp.api.CheckpointException) as error:
+        if shutil.disk_usage(folder.parent).free < _size(tensors):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
+
+
+def _size(tensors: Any) -> int:
+    """Bytes of all tensors in nested dicts and lists."""
+    if isinstance(tensors, torch.Tensor):
+        return int(tensors.numel() * tensors.element_size())
+    values = tensors.values() if isinstance(tensors, dict) else tensors if isinstance(tensors, list | tuple) else ()
+    return sum(map(_size, values))
 
 
 def _names(run: Path) -> list[Path]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from schemas.errors import UserError
+
 METRICS = "metrics.jsonl"
 LINE_SECONDS = 10.0
 """Between lines where there is no terminal to rewrite one."""
@@ -54,9 +56,15 @@ class RunLog:
         Args:
             metrics: JSON object with "step"; numbers also go to TensorBoard.
             line: for people.
+
+        Raises:
+            UserError: a full disk.
         """
-        self._file.write(json.dumps(metrics) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(metrics) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self._file.name}: cannot be written ({error.strerror})") from None
         if self._board is not None:
             for name, value in metrics.items():
                 if isinstance(value, int | float) and name != "step":

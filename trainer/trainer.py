@@ -23,6 +23,7 @@ from trainer import checkpoint, optim, plan
 from trainer.config import TrainOptions
 from trainer.data.batch import Arrays, Batch
 from trainer.data.loader import Loader
+from trainer.data.state import differences
 from trainer.model.evabyte import EvaByte, ModelConfig, parameters
 from trainer.model.heads import loss_sum
 from trainer.run_log import RunLog
@@ -61,6 +62,7 @@ class Trainer:
         self.optimiser = optim.adamw(self.model.parameters(), self.peak_rate)
         self.warmup = optim.warmup_steps(self.steps)
         self.step = 0
+        self._saved = 0  # the step of the newest checkpoint
         self._stop: signal.Signals | None = None
         if not options.afresh:
             self._resume()
@@ -90,7 +92,7 @@ class Trainer:
                 run_log.write(metrics, self._line(metrics))
                 if self.step % self.options.checkpoint_every == 0 or self.step == self.steps:
                     self.save()
-            if self._stop is not None and self.step % self.options.checkpoint_every:
+            if self.step != self._saved:
                 self.save()
 
     @property
@@ -101,7 +103,7 @@ class Trainer:
     def train_step(self) -> dict[str, Any]:
         """One optimiser step; returns what is logged of it."""
         start = time.perf_counter()
-        batch = next(self.loader)
+        batch = self._next_batch()
         waited = time.perf_counter() - start
         rate = self.peak_rate * optim.rate_factor(self.step, self.steps, self.warmup)
         for group in self.optimiser.param_groups:
@@ -130,11 +132,21 @@ class Trainer:
         self.step += 1
         return self._metrics(batch, loss_value, nats, norm, rate, waited, time.perf_counter() - start)
 
+    def _next_batch(self) -> Batch:
+        """The next batch; a dataset that turns out damaged costs no step that is done."""
+        try:
+            return next(self.loader)
+        except UserError:
+            if self.step != self._saved:
+                self.save()
+            raise
+
     def save(self) -> None:
         """Write a checkpoint."""
         model, optimiser = get_state_dict(self.model, self.optimiser)
         state = {"step": self.step, "loader": self.loader.state(), "config": self.identity()}
         checkpoint.save(self.options.folder, {"model": model, "optimiser": optimiser}, state, keep=self.options.keep)
+        self._saved = self.step
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with: the model, its vocabulary, the schedule; the loader checks its own."""
@@ -156,17 +168,17 @@ class Trainer:
         found = checkpoint.newest(self.options.folder)
         if found is None:
             return
-        wanted, stored = self.identity(), found.state["config"]
-        differences = [f"{key} {stored.get(key)} -> {wanted[key]}" for key in wanted if stored.get(key) != wanted[key]]
-        if differences:
+        saved, now = ({**config, "data": None} for config in (found.state["config"], self.identity()))
+        different = differences(saved, now)  # datasets may have moved: the loader compares what is in them
+        if different:
             raise UserError(
-                f"RUN={self.options.folder} is another run: {'; '.join(differences)}. Choose another RUN, or --afresh"
+                f"RUN={self.options.folder} is another run: {'; '.join(different)}. Choose another RUN, or --afresh"
             )
         model, optimiser = get_state_dict(self.model, self.optimiser)
         found.load_into({"model": model, "optimiser": optimiser})
         set_state_dict(self.model, self.optimiser, model_state_dict=model, optim_state_dict=optimiser)
         self.loader.load_state(found.state["loader"])
-        self.step = found.step
+        self.step = self._saved = found.step
 
     def _metrics(
         self, batch: Batch, loss: float, nats: "_Nats", norm: float, rate: float, waited: float, seconds: float

@@ -252,7 +252,8 @@ def test_datasets_of_different_proxies_are_refused() -> None:
         ({"weights": (1.0, 2.0)}, "2 weights for 1 datasets"),
         ({"weights": (0.0,)}, "--weights 0.0"),
         ({"val_fraction": 1.5}, "--val-fraction 1.5"),
-        ({"batch": 99}, "row groups for a batch of 99"),
+        ({"batch": 99}, "training documents that are not empty, for a batch of 99"),
+        ({"batch": 35}, "row groups for a batch of 35"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(dataset: MemoryDataset, options: dict[str, Any], text: str) -> None:

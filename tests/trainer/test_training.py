@@ -6,10 +6,12 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,14 @@ from hypothesis import strategies as st
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.prepare import ProxyOptions
+from schemas.command_line import BAD_OPTIONS, FAILED, Command
+from schemas.command_line import run as run_command
 from schemas.errors import UserError
 from schemas.vocabulary import BOS, BYTE_OFFSET, RAW_CLOSE, RAW_OPEN
 from trainer import checkpoint, optim
 from trainer.config import TrainOptions
+from trainer.data.dataset import Dataset
+from trainer.data.rows import RowGroup
 from trainer.data.views import Mode
 from trainer.evaluate.bpb import BpbOptions, blocks_of, evaluate, score
 from trainer.generate import GenerateOptions, generate, generate_bytes, until_stop
@@ -157,6 +163,14 @@ def test_another_configuration_is_refused_with_the_difference(datasets: dict[str
     assert Trainer(options_for(datasets["neural"], tmp_path, afresh=True)).step == 0
 
 
+def test_a_dataset_may_move_between_two_parts_of_a_run(datasets: dict[str, Path], tmp_path: Path) -> None:
+    trainer = Trainer(options_for(datasets["neural"], tmp_path / "run"))
+    trainer.train_step()
+    trainer.save()
+    shutil.copytree(datasets["neural"], tmp_path / "moved")
+    assert Trainer(options_for(tmp_path / "moved", tmp_path / "run")).step == 1
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "no state", "left over"])
 def test_the_last_whole_checkpoint_resumes(datasets: dict[str, Path], tmp_path: Path, damage: str) -> None:
     Trainer(options_for(datasets["neural"], tmp_path, steps=6, keep=2)).train()
@@ -179,23 +193,76 @@ def test_the_last_whole_checkpoint_resumes(datasets: dict[str, Path], tmp_path: 
     assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError("unexpected pos 704 vs 598")]
+)
 def test_a_full_disk_keeps_the_checkpoints_there_are(
-    datasets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    datasets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     trainer = Trainer(options_for(datasets["neural"], tmp_path))
     trainer.train_step()
     trainer.save()
 
     def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise error
 
     monkeypatch.setattr(checkpoint.dcp, "save", full)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1000))
     trainer.train_step()
     with pytest.raises(UserError, match=r"step-0000000002: checkpoint not written: no space left.*start the same run"):
         trainer.save()
     found = checkpoint.newest(tmp_path)
     assert found is not None
     assert found.step == 1
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew_silently(
+    datasets: dict[str, Path], tmp_path: Path
+) -> None:
+    Trainer(options_for(datasets["neural"], tmp_path, steps=2)).train()
+    for state in (tmp_path / "checkpoints").glob("*/state.json"):
+        state.unlink()
+    with pytest.raises(UserError, match=r"all 1 checkpoints are damaged; --afresh"):
+        Trainer(options_for(datasets["neural"], tmp_path, steps=2))
+    assert Trainer(options_for(datasets["neural"], tmp_path, steps=2, afresh=True)).step == 0
+
+
+def test_a_dataset_found_damaged_on_the_way_costs_no_step(
+    datasets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_for(datasets["neural"], tmp_path / "run", checkpoint_every=100)
+    Trainer(options_for(datasets["neural"], tmp_path / "whole")).train()
+    trainer = Trainer(options)
+    read = Dataset.read
+
+    def damaged(self: Dataset, ordinal: int, columns: tuple[str, ...] = ()) -> RowGroup:
+        if trainer.step == 3 and columns:
+            raise UserError("part-00000.parquet: row group 0: damaged")
+        return read(self, ordinal, columns)
+
+    monkeypatch.setattr(Dataset, "read", damaged)
+    for step in range(3):
+        assert trainer.step == step
+        trainer.train_step()
+    for lane in trainer.loader._producer._lanes:  # so that the next batch reads
+        lane.restore(lane.state)
+    with pytest.raises(UserError, match="row group 0"):
+        trainer.train_step()
+    monkeypatch.undo()
+    again = Trainer(options)
+    assert again.step == 3
+    again.train()
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")[3:]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_modes_are_given_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: Mode) -> None:
+    arguments = ["train", "--data", str(tmp_path / "none"), "--steps", "1", "--mode", mode.value]
+    command = Command("trainer.train", "TrainOptions", "train", "")
+    assert run_command("trainer", {"train": command}, arguments) == FAILED
+    assert "no dataset there" in capsys.readouterr().err
+    assert run_command("trainer", {"train": command}, [*arguments[:-1], "half"]) == BAD_OPTIONS
+    assert "'never-pair'" in capsys.readouterr().err
 
 
 def test_loss_that_is_not_finite_stops_the_run(datasets: dict[str, Path], tmp_path: Path) -> None:

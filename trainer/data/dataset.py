@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import UserError
+from schemas.errors import FormatVersionError, UserError
 from schemas.manifest import Manifest, ShardEntry
 from schemas.shard import ROW_GROUPS_SCHEMA, chunk_digest, footer_start, metadata_of
 from trainer.data.files import CACHE_BYTES, Files
@@ -163,11 +163,19 @@ class Dataset:
 
     def _read_manifest(self, make: str) -> Manifest:
         try:
-            return Manifest.from_bytes(self._files.read(_MANIFEST), self._files.locate(_MANIFEST))
+            data = self._files.read(_MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             if self._files.exists(_DESCRIPTION):
                 raise UserError(f"DATA={self.url}: not finished (no {_MANIFEST}); finish it with: {make}") from None
             raise UserError(f"DATA={self.url}: no dataset there; make one with: {make}") from None
+        try:
+            return Manifest.from_bytes(data, self._files.locate(_MANIFEST))
+        except FormatVersionError:
+            raise
+        except UserError as error:
+            raise UserError(
+                f"{error}; python -m pipelines manifest --data {self.url} makes it anew from the receipts"
+            ) from None
 
     def _read_row_groups(self) -> None:
         place = self._files.locate(_ROW_GROUPS)

@@ -83,14 +83,14 @@ def check_lanes(dataset: RowGroups, lanes: int, val_fraction: float) -> list[str
     Raises:
         UserError: fewer row groups or training documents than lanes.
     """
-    groups = len(dataset)
-    if groups < lanes:
+    groups, rows = len(dataset), int(dataset.rows.sum())
+    if lanes <= rows and groups < lanes:
         size = max(1, int(dataset.raw_bytes.sum()) // (4 * lanes))
         raise UserError(
             f"DATA={dataset.url}: {groups} row groups for a batch of {lanes} sequences, which each need one; "
             f"make smaller ones (make preprocess ARGS='--row-group-bytes {size}'), or take a smaller batch"
         )
-    if int(dataset.rows.sum()) < _COUNTED_ROWS_PER_LANE * lanes:
+    if rows < _COUNTED_ROWS_PER_LANE * lanes:
         found = 0
         for ordinal in range(groups):
             group = dataset.read(ordinal)

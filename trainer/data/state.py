@@ -52,14 +52,19 @@ def check_identity(state: dict[str, Any], identity: Identity) -> None:
     version = state.get("version")
     if version != STATE_VERSION:
         raise UserError(f"loader state: version {version!r}, this program reads {STATE_VERSION}; {AFRESH}")
-    before, now = dict(_flat(state["identity"])), dict(_flat(identity))
-    differences = [
-        f"{key} {_short(before.get(key))} -> {_short(now.get(key))}"
-        for key in [*now, *(before.keys() - now.keys())]
-        if before.get(key) != now.get(key)
+    found = differences(state["identity"], identity)
+    if found:
+        raise UserError(f"resume: other data or options than the saved run: {'; '.join(found)}; {AFRESH}")
+
+
+def differences(saved: Identity, now: Identity) -> list[str]:
+    """What differs between two identities, nested ones too: "key saved -> now"."""
+    before, after = dict(_flat(saved)), dict(_flat(now))
+    return [
+        f"{key} {_short(before.get(key))} -> {_short(after.get(key))}"
+        for key in [*after, *(before.keys() - after.keys())]
+        if before.get(key) != after.get(key)
     ]
-    if differences:
-        raise UserError(f"resume: other data or options than the saved run: {'; '.join(differences)}; {AFRESH}")
 
 
 def lane_states(state: dict[str, Any], lanes: Iterable[int], *, datasets: int) -> dict[int, list[int]]:
