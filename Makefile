@@ -69,7 +69,7 @@ demo: $(STAMP)  ## the whole way on the sources of this Python: shards, a traine
 	  $(PY) -m trainer evaluate bpb --run runs/demo --documents 600; \
 	  echo "== from bytes alone =="; \
 	  $(PY) -m trainer generate --run runs/demo --temperature 0.7 --max-bytes 300 --prompt 'def read_file(path):'; \
-	  echo "== loss by view =="; \
+	  echo "== training =="; \
 	  $(PY) -m trainer plot --run runs/demo; \
 	} 2>&1 | tee runs/demo/summary.txt
 	@echo "summary: runs/demo/summary.txt"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from schemas.errors import UserError
-from trainer.run_log import METRICS, read_metrics
+from trainer.run_log import METRICS, read_metrics, summary
 
 SMOOTHED_STEPS = 10
 
@@ -45,6 +45,7 @@ def plot(options: PlotOptions) -> None:
         if not lines:
             raise UserError(f"RUN={run}: no {METRICS} with steps there; train first")
         prefix = f"{Path(run).name}: " if len(options.run) > 1 else ""
+        sys.stdout.write(f"{run}: {summary(lines)}\n")
         _curve(axes, lines, "raw_bits_per_byte", f"{prefix}raw view")
         _curve(axes, lines, "comp_bits_per_byte", f"{prefix}comp view")
     axes.set(xlabel="step", ylabel="bits per raw byte", ylim=(0, 8))

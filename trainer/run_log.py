@@ -17,6 +17,9 @@ METRICS = "metrics.jsonl"
 LINE_SECONDS = 10.0
 """Between lines where there is no terminal to rewrite one."""
 
+SUMMED_UP = 200
+"""Steps at the end of a run that its summary tells the loss of."""
+
 
 class RunLog:
     """The open logs of a run.
@@ -90,6 +93,26 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return lines
+
+
+def summary(lines: list[dict[str, Any]]) -> str:
+    """Bits per byte by view over the last SUMMED_UP steps, speed and waits over all: one line for people."""
+    last = lines[-SUMMED_UP:]
+    parts = []
+    for view in ("raw", "comp"):
+        # each step counts by its bytes: late in a run most steps show few raw ones
+        shown = [line for line in last if line[f"{view}_bits_per_byte"] is not None]
+        size = sum(line[f"{view}_view_bytes"] for line in shown)
+        if size:
+            bits = sum(line[f"{view}_bits_per_byte"] * line[f"{view}_view_bytes"] for line in shown)
+            parts.append(f"{view} view {bits / size:.3f}")
+    seconds = [line["symbols"] / line["symbols_per_second"] for line in lines]
+    waited = sum(line["data_wait"] * second for line, second in zip(lines, seconds, strict=True)) / sum(seconds)
+    rate = sum(line["symbols"] for line in lines) / sum(seconds)
+    return (
+        f"{' and '.join(parts)} bits per byte over the last {len(last)} steps, {rate:,.0f} symbols/s, "
+        f"{waited:.2%} of the time waiting for data"
+    )
 
 
 def _board(run: Path, first_step: int) -> Any:

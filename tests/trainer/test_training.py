@@ -37,7 +37,7 @@ from trainer.markov import MarkovModel
 from trainer.model.evabyte import EvaByte, ModelConfig
 from trainer.plot import PlotOptions, plot
 from trainer.restore import restore
-from trainer.run_log import read_metrics
+from trainer.run_log import read_metrics, summary
 from trainer.trainer import Trainer
 
 TOKENIZER = str(Path(__file__).parent.parent / "data" / "tokenizer.json")
@@ -408,6 +408,25 @@ def test_evaluation_and_plot_of_a_run(
     assert result.markov["2"] < result.markov["1"] < 6
     plot(PlotOptions(run=(str(tmp_path),)))
     assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_summary_weighs_steps_by_their_bytes_and_seconds() -> None:
+    step = {
+        "comp_bits_per_byte": 2.0,
+        "comp_view_bytes": 10,
+        "symbols": 100,
+        "symbols_per_second": 50,
+        "data_wait": 0.1,
+    }
+    lines = [
+        {**step, "raw_bits_per_byte": 4.0, "raw_view_bytes": 10},
+        {**step, "raw_bits_per_byte": 1.0, "raw_view_bytes": 30, "symbols": 300, "data_wait": 0.2},
+        {**step, "raw_bits_per_byte": None, "raw_view_bytes": 0, "data_wait": 0.0},
+    ]
+    assert summary(lines) == (
+        "raw view 1.750 and comp view 2.000 bits per byte over the last 3 steps, 50 symbols/s, "
+        "14.00% of the time waiting for data"
+    )
 
 
 def test_markov_model_is_its_formula() -> None:

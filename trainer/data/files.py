@@ -92,7 +92,7 @@ class Files:
         """
         try:
             if self.is_local:
-                return self._local(name, lambda: self._descriptors.pread(self._folder / name, start, stop))
+                return self._local(name, lambda: self._descriptors.pread(f"{self._folder}/{name}", start, stop))
             key = f"{self.locate(name)}:{start}-{stop}"
             data = None if fresh or self._cache is None else self._cache.get(key)
             if data is None or len(data) != stop - start:
@@ -138,10 +138,10 @@ class _Descriptors:
     """The local files read last, open: opening one takes longer than reading a row group."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[Path, int] = OrderedDict()
+        self._open: OrderedDict[str, int] = OrderedDict()
         weakref.finalize(self, _close_all, self._open)
 
-    def pread(self, path: Path, start: int, stop: int) -> bytes:
+    def pread(self, path: str, start: int, stop: int) -> bytes:
         if path in self._open:
             self._open.move_to_end(path)
         else:
@@ -158,7 +158,7 @@ class _Descriptors:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _close_all(descriptors: dict[Path, int]) -> None:
+def _close_all(descriptors: dict[str, int]) -> None:
     for descriptor in descriptors.values():
         os.close(descriptor)
 

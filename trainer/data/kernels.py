@@ -7,6 +7,8 @@ rendering, m[t, h] = 1 iff it exists, no opener or bos is among the next 1..h+1 
 Plain arrays in and out, the GIL released, compiled code cached on disk by numba. About 1 ns an id with two heads.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -105,3 +107,12 @@ def _leave_out_comp(labels: Int32s, weights: Float32s, main_heads: int) -> None:
         for head in range(len(labels)):
             if weights[head] > 0:
                 weights[head] = np.float32(1) / np.float32(kept)
+
+
+@numba.njit(cache=True, nogil=True)
+def total(spans: npt.NDArray[np.unsignedinteger[Any]]) -> int:
+    """The sum of spans; numpy would convert them block by block first."""
+    found = 0
+    for span in spans:
+        found += int(span)
+    return found

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from schemas.vocabulary import BOS, BYTE_OFFSET, COMP_CLOSE, COMP_OPEN, EOS, RAW_CLOSE, RAW_OPEN
 from trainer.data.batch import NO_VIEW
+from trainer.data.kernels import total
 from trainer.data.parts import Part
 from trainer.data.rows import Document
 from trainer.data.views import View
@@ -88,7 +89,7 @@ class Rendering:
         if spans is None:
             return (high - low) * raw_bytes / count
         start = (0 if part is None else part.start) - piece.start
-        return int(np.add.reduce(spans[start + low : start + high], dtype=np.int64))
+        return int(total(spans[start + low : start + high]))
 
     def copy(self, start: int, stop: int, out: npt.NDArray[np.int32]) -> None:
         """Write ids [start, stop) to the beginning of `out`."""

@@ -7,6 +7,7 @@ with pairs or without. A pair counts as one raw and one comp view. Two draws of 
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from schemas.draws import Purpose, draw_u64, uniform
@@ -59,7 +60,7 @@ class View(Enum):
     @property
     def is_pair(self) -> bool:
         """Both views in one rendering."""
-        return len(self.value) == 2
+        return self is View.RAW_COMP or self is View.COMP_RAW
 
 
 class Probabilities(NamedTuple):
@@ -70,6 +71,7 @@ class Probabilities(NamedTuple):
     raw: float
 
 
+@lru_cache(maxsize=16)
 def probabilities(rate: float, *, pairing: bool) -> Probabilities:
     """Calibrated so that comp / (comp + raw) views is `rate`.
 
