@@ -24,7 +24,7 @@ class TrainOptions:
         run: folder of the run; default runs/<dataset>-<scale>-<mode>.
         scale: tiny, 100m, 0.5b, 1.5b, 4b, 7b or 14b.
         mode: proxy, never-pair, always-pair, comp-only, bytes or no-sentinels.
-        steps: optimiser steps N; give this or `symbols`.
+        steps: optimiser steps N; default the scale's.
         symbols: budget of ids: N = ceil(symbols / (B T)).
         batch: B, sequences a step; default the scale's.
         sequence: T, ids a sequence; default the scale's.
@@ -69,8 +69,8 @@ class TrainOptions:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.symbols is None):
-            raise UserError("give either --steps or --symbols: the schedule of rates and views needs the run's length")
+        if self.steps is not None and self.symbols is not None:
+            raise UserError(f"--steps {self.steps} and --symbols {self.symbols}: give one of them")
         if self.symbols is not None and self.symbols < 1:
             raise UserError(f"--symbols {self.symbols}: give 1 or more")
         if not 0 <= self.raw_heads <= 7:
@@ -105,7 +105,9 @@ class TrainOptions:
         batch, sequence = self.batch or scale.batch, self.sequence or scale.sequence
         if sequence % scale.window:
             raise UserError(f"--sequence {sequence}: expected a multiple of the window of {scale.window} ids")
-        steps = self.steps if self.steps is not None else math.ceil((self.symbols or 0) / (batch * sequence))
+        steps = scale.steps if self.steps is None else self.steps
+        if self.symbols is not None:
+            steps = math.ceil(self.symbols / (batch * sequence))
         bytes_only = self.mode is Mode.BYTES
         return LoaderOptions(
             data=self.data,

@@ -40,6 +40,7 @@ class Scale:
         chunk: ids that one summary stands for.
         sequence: ids of a packed sequence (T).
         batch: sequences of an optimiser step over all ranks and micro-batches (B).
+        steps: optimiser steps of a run, unless it says otherwise; the published sizes' are the paper's.
         peak_rate: highest learning rate of the schedule.
         init: how parameters are drawn. At `tiny` 0.02 would leave a layer's output at a fifth of its input (it grows
             with the root of the width), and steps of the peak rate would hardly move an embedding of 1: after 0.6 M
@@ -55,6 +56,7 @@ class Scale:
     chunk: int
     sequence: int
     batch: int
+    steps: int
     peak_rate: float
     init: Init = PUBLISHED_INIT
 
@@ -63,7 +65,7 @@ def _published(name: str, dim: int, ffn: int, layers: int, heads: int, peak_rate
     """A size of the paper: 64 sequences of 32,768 ids make its 2,097,152 ids a step."""
     return Scale(
         name=name, dim=dim, ffn=ffn, layers=layers, heads=heads, peak_rate=peak_rate,
-        window=2048, chunk=8, sequence=32768, batch=64,
+        window=2048, chunk=8, sequence=32768, batch=64, steps=50_000,
     )  # fmt: skip
 
 
@@ -72,11 +74,11 @@ SCALES: dict[str, Scale] = {
     for scale in (
         Scale(
             name="tiny", dim=128, ffn=384, layers=4, heads=2, peak_rate=3e-3,
-            window=256, chunk=8, sequence=1024, batch=8, init=Init(inner=0.06, embedding=0.2),
+            window=256, chunk=8, sequence=1024, batch=8, steps=2000, init=Init(inner=0.06, embedding=0.2),
         ),
         Scale(
             name="100m", dim=768, ffn=3072, layers=12, heads=6, peak_rate=1.5e-3,
-            window=1024, chunk=8, sequence=8192, batch=32,
+            window=1024, chunk=8, sequence=8192, batch=32, steps=20_000,
         ),
         _published("0.5b", 1024, 4096, 28, 8, 1.2e-3),
         _published("1.5b", 2048, 8192, 20, 16, 9e-4),

@@ -206,11 +206,14 @@ class Trainer:
         }
 
     def _line(self, metrics: dict[str, Any]) -> str:
-        raw, comp = metrics["raw_bits_per_byte"], metrics["comp_bits_per_byte"]
         parts = [f"step {metrics['step'] + 1:,}/{self.steps:,}", f"loss {metrics['loss']:.3f}"]
-        parts += [f"raw {raw:.3f}"] if raw is not None else []
-        parts += [f"comp {comp:.3f} bits/byte"] if comp is not None else []
+        views = [(view, metrics[f"{view}_bits_per_byte"]) for view in ("raw", "comp")]
+        shown = ", ".join(f"{view} {bits:.3f}" for view, bits in views if bits is not None)
+        parts += [f"{shown} bits/byte"] if shown else []
+        ids_left = (self.steps - self.step) * self.loader.options.batch * self.loader.options.sequence
+        seconds_left = ids_left / metrics["symbols_per_second"]
         parts += [f"{metrics['symbols_per_second']:,.0f} symbols/s", f"epoch {metrics['epoch_mean']:.2f}"]
+        parts += [f"{seconds_left / 60:,.0f} min left" if seconds_left >= 90 else f"{seconds_left:.0f} s left"]
         return ", ".join(parts)
 
     @contextmanager

@@ -282,8 +282,7 @@ def test_micro_batches_change_rounding_only(datasets: dict[str, Path], tmp_path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": None}, "either --steps or --symbols"),
-        ({"symbols": 5}, "either --steps or --symbols"),
+        ({"symbols": 5}, "--steps 6 and --symbols 5: give one"),
         ({"raw_heads": 8}, "--raw-heads 8"),
         ({"peak_rate": 0.0}, "--peak-rate"),
         ({"threads": 0}, "--threads 0"),
@@ -305,6 +304,7 @@ def test_bad_sizes_and_places_are_named(datasets: dict[str, Path], tmp_path: Pat
         restore(str(tmp_path / "none"))
     options = options_for(datasets["neural"], tmp_path, steps=None, symbols=5000)
     assert options.loader().steps == math.ceil(5000 / 512)
+    assert options_for(datasets["neural"], tmp_path, steps=None).loader().steps == 2000
 
 
 def test_rate_rises_from_0_and_falls_to_a_tenth() -> None:
