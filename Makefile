@@ -74,8 +74,8 @@ demo: $(STAMP)  ## the whole way on the sources of this Python: shards, a traine
 	} 2>&1 | tee runs/demo/summary.txt
 	@echo "summary: runs/demo/summary.txt"
 
-train: $(STAMP)  ## train a byte-level model: SCALE=tiny|100m|... DATA=... MODE=... RUN=... ARGS='--steps n'
-	@$(PY) -m trainer train $(call opt,DATA,data) $(call opt,SCALE,scale) $(call opt,MODE,mode) $(call opt,RUN,run) $(ARGS)
+train: $(STAMP)  ## train a byte-level model: SCALE=tiny|100m|... DATA=... MODE=... RUN=... [PROCESSES=n] ARGS='--steps n'
+	@$(PY) -m $(if $(PROCESSES),torch.distributed.run --standalone --nproc-per-node $(PROCESSES) -m --) trainer train $(call opt,DATA,data) $(call opt,SCALE,scale) $(call opt,MODE,mode) $(call opt,RUN,run) $(ARGS)
 
 generate: $(STAMP)  ## bytes from a trained model: RUN=... PROMPT=...
 	@$(PY) -m trainer generate $(call opt,RUN,run) $(call opt,PROMPT,prompt) $(ARGS)

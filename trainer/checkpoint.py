@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
 from schemas.errors import FormatVersionError, UserError
 from schemas.manifest import seal, unseal
 from schemas.shard import FORMAT_VERSION
+from trainer.parallel import ALONE, Processes
 
 log = logging.getLogger(__name__)
 
@@ -55,48 +57,81 @@ class Checkpoint:
         """Fill a state dict of the same structure in place."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
-            dcp.load(tensors, checkpoint_id=str(self.path), no_dist=True)
+            dcp.load(tensors, checkpoint_id=str(self.path), no_dist=not dist.is_initialized())
 
 
-def save(run: Path, tensors: dict[str, Any], state: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint and delete the oldest beyond `keep`.
+def save(run: Path, tensors: dict[str, Any], state: dict[str, Any], keep: int, processes: Processes = ALONE) -> Path:
+    """Write a checkpoint and delete the oldest beyond `keep`; all processes of the run call it together.
 
     Args:
-        run: the run's folder.
-        tensors: state dict of tensors and numbers.
-        state: JSON object with "step".
+        run: the run's folder, one for all processes.
+        tensors: state dict of tensors and numbers, sharded ones among them.
+        state: JSON object with "step"; that of the first process counts.
         keep: checkpoints to keep; 0 keeps all.
+        processes: of the run.
 
     Raises:
-        UserError: no space or no permission; earlier checkpoints are untouched.
+        UserError: no space or no permission, in every process; earlier checkpoints are untouched.
     """
     folder = run / FOLDER
     target = folder / f"step-{state['step']:010d}"
-    temp = folder / f"{_TEMP}{os.getpid()}-{target.name}"
-    with _plain_errors(target):
+    temp = folder / f"{_TEMP}{target.name}"
+    with _together(processes, target):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            _write(tensors, temp)
-            digests = {path.name: _sync(path) for path in sorted(temp.iterdir())}
-            (temp / STATE).write_bytes(seal({"format_version": FORMAT_VERSION, **state, "files": digests}))
-            _sync(temp / STATE)
-            shutil.rmtree(target, ignore_errors=True)
-            temp.rename(target)
-            _sync_folder(folder)
-        finally:
+        if processes.is_first:
             shutil.rmtree(temp, ignore_errors=True)
-    if keep:
+    try:
+        digests: dict[str, str] = {}
+        with _together(processes, target):
+            _write(tensors, temp, processes)
+        with _together(processes, target):
+            # each process its own files, the first one the common one too
+            own = [path for path in temp.iterdir() if path.name.startswith(f"__{processes.rank}_")]
+            common = [path for path in temp.iterdir() if not path.name.startswith("__")] if processes.is_first else []
+            digests = {path.name: _sync(path) for path in sorted([*own, *common])}
+        for found in processes.gather_objects(digests):
+            digests.update(found)
+        with _together(processes, target):
+            if processes.is_first:
+                _name(temp, target, {"format_version": FORMAT_VERSION, **state, "files": digests})
+    finally:
+        if processes.is_first:
+            shutil.rmtree(temp, ignore_errors=True)
+    if keep and processes.is_first:
         for path in _names(run)[:-keep]:
             shutil.rmtree(path, ignore_errors=True)
     return target
 
 
-def newest(run: Path) -> Checkpoint | None:
+def _name(temp: Path, target: Path, state: dict[str, Any]) -> None:
+    """Give a folder that is whole its name."""
+    (temp / STATE).write_bytes(seal(state))
+    _sync(temp / STATE)
+    shutil.rmtree(target, ignore_errors=True)
+    temp.rename(target)
+    _sync_folder(target.parent)
+
+
+def newest(run: Path, processes: Processes = ALONE) -> Checkpoint | None:
     """The newest whole checkpoint of a run, None if it has none; damaged ones are passed over with a warning.
+
+    The first process looks and tells the others.
 
     Raises:
         UserError: all are damaged, or the newest is of a newer format.
     """
+    found: Checkpoint | None = None
+    reason: str | None = None
+    if processes.is_first:
+        try:
+            found = _newest(run)
+        except UserError as error:
+            reason = str(error)
+    processes.agree(reason)
+    return processes.gather_objects(found)[0]
+
+
+def _newest(run: Path) -> Checkpoint | None:
     for leftover in (run / FOLDER).glob(f"{_TEMP}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     paths = _names(run)
@@ -134,7 +169,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, state)
 
 
-def _write(tensors: dict[str, Any], folder: Path) -> None:
+def _write(tensors: dict[str, Any], folder: Path, processes: Processes) -> None:
     """Write tensors.
 
     Raises:
@@ -144,7 +179,7 @@ def _write(tensors: dict[str, Any], folder: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
-            dcp.save(tensors, checkpoint_id=str(folder), no_dist=True)
+            dcp.save(tensors, checkpoint_id=str(folder), no_dist=processes.world == 1)
     except (RuntimeError, dcp.api.CheckpointException) as error:
         if shutil.disk_usage(folder.parent).free < _size(tensors):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
@@ -179,16 +214,27 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def _plain_errors(place: Path) -> Iterator[None]:
+def _together(processes: Processes, place: Path) -> Iterator[None]:
+    """What fails in one process fails in all, so that none waits for ever; known reasons become one line."""
+    reason: str | None = None
     try:
         yield
     except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
-        number = getattr(error, "errno", None)
-        full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in repr(error)
-        if full or number in (errno.EACCES, errno.EROFS):
-            reason = "no space left on the device" if full else os.strerror(int(number or 0))
-            raise UserError(
-                f"{place}: checkpoint not written: {reason}; the ones before are whole: free some space and start the "
-                "same run again"
-            ) from None
-        raise
+        reason = _reason(error)
+        if reason is None and processes.world == 1:
+            raise
+        if reason is None:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = f"process {processes.rank}: {lines[-1][:300]}"
+    if reason is not None:
+        reason = f"{place}: checkpoint not written: {reason}; the ones before are whole: free some space and start the "
+        reason += "same run again"
+    processes.agree(reason)
+
+
+def _reason(error: Exception) -> str | None:
+    """Why nothing can be written there, if that is what the error says."""
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in repr(error):
+        return "no space left on the device"
+    return os.strerror(number) if number in (errno.EACCES, errno.EROFS) else None

@@ -40,6 +40,9 @@ class TrainOptions:
         keep: checkpoints to keep; 0 keeps all.
         afresh: start from nothing even if the run has checkpoints.
         threads: of torch; default all cores.
+        device: cpu or cuda; default cuda if there is one.
+        precision: fp32, bf16 or fp64 of the computation; default bf16 on a GPU, fp32 on a CPU.
+        replicas: copies of the model among the processes (HSDP); 1 shares one copy among all (FSDP).
         prefetch: batches made ahead.
         tensorboard: write event files.
     """
@@ -65,6 +68,9 @@ class TrainOptions:
     keep: int = 3
     afresh: bool = False
     threads: int | None = None
+    device: Literal["cpu", "cuda"] | None = None
+    precision: Literal["fp32", "bf16", "fp64"] | None = None
+    replicas: int = 1
     prefetch: int = 2
     tensorboard: bool = True
 

@@ -38,18 +38,20 @@ def available_bytes() -> int | None:
     return min(found) if found else None
 
 
-def check_fits(scale: str, config: ModelConfig, available: int | None) -> None:
+def check_fits(scale: str, config: ModelConfig, available: int | None, processes: int = 1) -> None:
     """Refuse a model that cannot be trained on this machine.
 
     Args:
         scale: its name.
         config: its sizes.
         available: bytes; None: unknown, and nothing is refused.
+        processes: that share one copy of the model, on machines like this one or on this one: the whole of it is only
+            refused if one process's share does not fit.
 
     Raises:
         UserError: with what is missing and the largest scale that fits.
     """
-    needed = state_bytes(config)
+    needed = state_bytes(config) // processes
     if available is None or needed <= available:
         return
     fitting = [

@@ -3,6 +3,7 @@
 import sys
 
 from trainer.config import TrainOptions
+from trainer.parallel import Processes
 from trainer.trainer import Trainer
 
 
@@ -13,11 +14,16 @@ def train(options: TrainOptions) -> None:
         UserError: see `Trainer`.
         SystemExit: 128 + n after signal n, with a checkpoint written.
     """
-    trainer = Trainer(options)
-    for note in trainer.notes():
-        sys.stderr.write(f"{note}\n")
-    trainer.train()
-    if trainer.stopped_by is not None:
-        sys.stderr.write(f"stopped after step {trainer.step:,} and saved; the same command goes on from there\n")
-        raise SystemExit(128 + trainer.stopped_by)
-    sys.stderr.write(f"{options.folder}: done, {trainer.steps:,} steps\n")
+    processes = Processes.join(options.device)
+    try:
+        trainer = Trainer(options, processes)
+        say = sys.stderr.write if processes.is_first else lambda _: None
+        for note in trainer.notes():
+            say(f"{note}\n")
+        trainer.train()
+        if trainer.stopped_by is not None:
+            say(f"stopped after step {trainer.step:,} and saved; the same command goes on from there\n")
+            raise SystemExit(128 + trainer.stopped_by)
+        say(f"{options.folder}: done, {trainer.steps:,} steps\n")
+    finally:
+        processes.leave()

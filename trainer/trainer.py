@@ -1,7 +1,8 @@
-"""The training loop of one process: batches in, losses and checkpoints out.
+"""The training loop: batches in, losses and checkpoints out, in one process or in W of them.
 
 Everything that decides a step is a function of the options, the data and the step: a run that was killed and resumed
-gives the same losses to the last bit on one machine. Of the model's time, data and logs take about 1 %.
+gives the same losses to the last bit on one machine and number of processes, and sees the same batches on any. Of the
+model's time, data and logs take about 1 %.
 """
 
 import json
@@ -10,12 +11,15 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from schemas.errors import UserError
 from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET
@@ -23,14 +27,17 @@ from trainer import checkpoint, optim, plan
 from trainer.config import TrainOptions
 from trainer.data.batch import Arrays, Batch
 from trainer.data.loader import Loader
-from trainer.data.state import differences
+from trainer.data.state import differences, merge_states
 from trainer.model.evabyte import EvaByte, ModelConfig, parameters
-from trainer.model.heads import loss_sum
+from trainer.parallel import ALONE, Processes, shard
 from trainer.run_log import RunLog
 
 log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+"""What the blocks compute in; parameters are stored in fp32, with fp64 in that."""
 
 
 class Trainer:
@@ -43,11 +50,12 @@ class Trainer:
         UserError: no dataset, a checkpoint of another configuration, sizes that cannot be.
     """
 
-    def __init__(self, options: TrainOptions) -> None:
+    def __init__(self, options: TrainOptions, processes: Processes = ALONE) -> None:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         self.options = options
-        self.loader = Loader(options.loader())
+        self.processes = processes
+        self.loader = Loader(replace(options.loader(), rank=processes.rank, world=processes.world))
         self.steps = self.loader.options.steps
         self.model_config = ModelConfig.of(
             options.sizes,
@@ -55,17 +63,36 @@ class Trainer:
             main_heads=self.loader.options.main_heads,
             raw_heads=self.loader.options.raw_heads,
         )
-        plan.check_fits(options.scale, self.model_config, plan.available_bytes())
-        self.model = EvaByte(self.model_config)
-        self.model.init_weights(torch.Generator().manual_seed(options.seed), options.sizes.init)
+        self.model = self._build()
         self.peak_rate = options.peak_rate or options.sizes.peak_rate
         self.optimiser = optim.adamw(self.model.parameters(), self.peak_rate)
         self.warmup = optim.warmup_steps(self.steps)
         self.step = 0
         self._saved = 0  # the step of the newest checkpoint
-        self._stop: signal.Signals | None = None
+        self._signalled: signal.Signals | None = None  # this process
+        self._stop: signal.Signals | None = None  # as all have agreed
         if not options.afresh:
             self._resume()
+
+    def _build(self) -> EvaByte:
+        """The model, drawn from the seed: the same for any number of processes on one kind of device."""
+        options, processes = self.options, self.processes
+        precision = PRECISIONS[options.precision or ("bf16" if processes.device.type == "cuda" else "fp32")]
+        stored = torch.float64 if precision is torch.float64 else torch.float32
+        if processes.device.type == "cpu":
+            plan.check_fits(options.scale, self.model_config, plan.available_bytes(), processes.world)
+        # a process alone on a CPU computes in what it stores, without FSDP
+        shared = dist.is_initialized()
+        if not shared and precision is torch.bfloat16:
+            raise UserError("--precision bf16: needs a GPU or torchrun; one process on a CPU takes fp32")
+        with torch.device("meta" if shared else processes.device):
+            model = EvaByte(self.model_config).to(stored)
+        if shared:
+            shard(model, processes, replicas=options.replicas, precision=None if precision is stored else precision)
+            model.to_empty(device=processes.device)
+        generator = torch.Generator(processes.device).manual_seed(options.seed)
+        model.init_weights(generator, options.sizes.init)
+        return model
 
     def notes(self) -> list[str]:
         """Lines to show at the start."""
@@ -74,26 +101,30 @@ class Trainer:
         return [first, *self.loader.notes, *resumed]
 
     def train(self) -> None:
-        """Run to the end, or save and return when SIGINT or SIGTERM comes.
+        """Run to the end, or save and return when SIGINT or SIGTERM comes to any process.
 
         Raises:
-            UserError: a loss that is not finite, a damaged dataset, a full disk.
+            UserError: a loss that is not finite, a damaged dataset, a full disk; in every process.
         """
         run = self.options.folder
-        run.mkdir(parents=True, exist_ok=True)
-        (run / CONFIG).write_text(json.dumps(self.identity(), indent=1, default=str) + "\n")
-        with (
-            RunLog(run, self.step, tensorboard=self.options.tensorboard) as run_log,
-            self.loader,
-            self._stop_on_signals(),
-        ):
+        if self.processes.is_first:
+            run.mkdir(parents=True, exist_ok=True)
+            (run / CONFIG).write_text(json.dumps(self.identity(), indent=1, default=str) + "\n")
+        with self._run_log() as run_log, self.loader, self._stop_on_signals():
             while self.step < self.steps and self._stop is None:
                 metrics = self.train_step()
-                run_log.write(metrics, self._line(metrics))
+                if run_log is not None:
+                    run_log.write(metrics, self._line(metrics))
                 if self.step % self.options.checkpoint_every == 0 or self.step == self.steps:
                     self.save()
             if self.step != self._saved:
                 self.save()
+
+    def _run_log(self) -> AbstractContextManager[RunLog | None]:
+        """The log, kept by the first process."""
+        if not self.processes.is_first:
+            return nullcontext()
+        return RunLog(self.options.folder, self.step, tensorboard=self.options.tensorboard)
 
     @property
     def stopped_by(self) -> signal.Signals | None:
@@ -101,27 +132,38 @@ class Trainer:
         return self._stop
 
     def train_step(self) -> dict[str, Any]:
-        """One optimiser step; returns what is logged of it."""
+        """One optimiser step; returns what is logged of it, the same in every process."""
         start = time.perf_counter()
         batch = self._next_batch()
         waited = time.perf_counter() - start
+        # the one agreement before the first backward pass: positions with labels in all processes
+        targets = max(int(self.processes.gather([batch.counts.targets]).sum()), 1)
         rate = self.peak_rate * optim.rate_factor(self.step, self.steps, self.warmup)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         nats = _Nats()
         total = 0.0
-        for arrays in batch.micro_batches(self.options.micro_batch or self.loader.options.local_batch):
-            ids, doc, position = (torch.from_numpy(array) for array in (arrays.ids, arrays.doc, arrays.position))
-            hidden = self.model(ids, doc, position)
-            loss = loss_sum(self.model, hidden, torch.from_numpy(arrays.labels), torch.from_numpy(arrays.weights))
-            (loss.total / max(batch.counts.targets, 1)).backward()
+        micro_batches = list(batch.micro_batches(self.options.micro_batch or self.loader.options.local_batch))
+        for index, arrays in enumerate(micro_batches):
+            if isinstance(self.model, FSDPModule):
+                self.model.set_requires_gradient_sync(index == len(micro_batches) - 1)
+            loss = self.model.loss(
+                *(
+                    torch.from_numpy(array).to(self.processes.device, non_blocking=True)
+                    for array in (arrays.ids, arrays.doc, arrays.position, arrays.labels, arrays.weights)
+                )
+            )
+            # FSDP takes the mean of the processes' gradients, the loss is a sum over them
+            (loss.total * (self.processes.world / targets)).backward()
             total += float(loss.total.detach())
             nats.add(arrays, loss.next_nats)
-        loss_value = total / max(batch.counts.targets, 1)
         for parameter in self.model.parameters():
             if parameter.grad is None:  # probes of chunks, where a sequence is one window
                 parameter.grad = torch.zeros_like(parameter)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), optim.CLIP_NORM))
+        found_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), optim.CLIP_NORM)
+        norm = float(found_norm.full_tensor() if isinstance(found_norm, DTensor) else found_norm)
+        everywhere = _Everywhere.of(self.processes, batch, total, nats, waited, self._signalled)
+        loss_value = everywhere.total / targets
         if not math.isfinite(loss_value) or not math.isfinite(norm):
             raise UserError(
                 f"step {self.step}: the loss is {loss_value} and the gradient norm {norm}; nothing was saved of this "
@@ -130,22 +172,36 @@ class Trainer:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
-        return self._metrics(batch, loss_value, nats, norm, rate, waited, time.perf_counter() - start)
+        self._stop = everywhere.stop
+        return self._metrics(batch.step, loss_value, everywhere, norm, rate, time.perf_counter() - start)
 
     def _next_batch(self) -> Batch:
         """The next batch; a dataset that turns out damaged costs no step that is done."""
+        batch: Batch | None = None
+        reason: str | None = None
+        before = self.loader.state()
         try:
-            return next(self.loader)
-        except UserError:
+            batch = next(self.loader)
+        except UserError as error:
+            reason = str(error)
+        if self.processes.gather([reason is not None]).any():
             if self.step != self._saved:
-                self.save()
-            raise
+                self.save(before)
+            self.processes.agree(reason)
+        assert batch is not None
+        return batch
 
-    def save(self) -> None:
-        """Write a checkpoint."""
+    def save(self, loader_state: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint.
+
+        Args:
+            loader_state: of this process; None: where its loader is.
+        """
         model, optimiser = get_state_dict(self.model, self.optimiser)
-        state = {"step": self.step, "loader": self.loader.state(), "config": self.identity()}
-        checkpoint.save(self.options.folder, {"model": model, "optimiser": optimiser}, state, keep=self.options.keep)
+        loader = merge_states(self.processes.gather_objects(loader_state or self.loader.state()))
+        state = {"step": self.step, "loader": loader, "config": self.identity()}
+        tensors = {"model": model, "optimiser": optimiser}
+        checkpoint.save(self.options.folder, tensors, state, self.options.keep, self.processes)
         self._saved = self.step
 
     def identity(self) -> dict[str, Any]:
@@ -165,7 +221,7 @@ class Trainer:
         return identity
 
     def _resume(self) -> None:
-        found = checkpoint.newest(self.options.folder)
+        found = checkpoint.newest(self.options.folder, self.processes)
         if found is None:
             return
         saved, now = ({**config, "data": None} for config in (found.state["config"], self.identity()))
@@ -181,28 +237,28 @@ class Trainer:
         self.step = self._saved = found.step
 
     def _metrics(
-        self, batch: Batch, loss: float, nats: "_Nats", norm: float, rate: float, waited: float, seconds: float
+        self, step: int, loss: float, everywhere: "_Everywhere", norm: float, rate: float, seconds: float
     ) -> dict[str, Any]:
-        counts = batch.counts
-        symbols = counts.raw_symbols + counts.comp_symbols
+        sums = everywhere.sums
+        symbols = sums["raw_symbols"] + sums["comp_symbols"]
         return {
-            "step": batch.step,
+            "step": step,
             "loss": loss,
-            "raw_bits_per_byte": nats.raw_bits_per_byte(),
-            "comp_bits_per_byte": nats.comp / math.log(2) / counts.comp_view_bytes if counts.comp_view_bytes else None,
-            "rate_of_comp": self.loader.schedule.rate(batch.step) if self.options.mode.mixes else None,
-            "pairs": counts.pairs,
-            "padding": counts.padding / batch.arrays.ids.size,
-            "raw_view_bytes": counts.raw_view_bytes,
-            "comp_view_bytes": counts.comp_view_bytes,
-            "symbols": symbols,
+            "raw_bits_per_byte": _bits(sums["raw_nats"], sums["raw_bytes"]),
+            "comp_bits_per_byte": _bits(sums["comp_nats"], sums["comp_view_bytes"]),
+            "rate_of_comp": self.loader.schedule.rate(step) if self.options.mode.mixes else None,
+            "pairs": int(sums["pairs"]),
+            "padding": sums["padding"] / (self.loader.options.batch * self.loader.options.sequence),
+            "raw_view_bytes": int(sums["raw_view_bytes"]),
+            "comp_view_bytes": sums["comp_view_bytes"],
+            "symbols": int(symbols),
             "symbols_per_second": symbols / seconds,
-            "data_wait": waited / seconds,
+            "data_wait": everywhere.waited / seconds,
             "gradient_norm": norm,
             "learning_rate": rate,
-            "epoch_min": batch.epochs[0],
-            "epoch_mean": batch.epochs[1],
-            "epoch_max": batch.epochs[2],
+            "epoch_min": everywhere.epochs[0],
+            "epoch_mean": everywhere.epochs[1],
+            "epoch_max": everywhere.epochs[2],
         }
 
     def _line(self, metrics: dict[str, Any]) -> str:
@@ -221,7 +277,7 @@ class Trainer:
         """SIGINT and SIGTERM end the run after the step that is under way, with a checkpoint."""
 
         def stop(number: int, frame: object) -> None:
-            self._stop = signal.Signals(number)
+            self._signalled = signal.Signals(number)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -241,13 +297,55 @@ class _Nats:
 
     def add(self, arrays: Arrays, next_nats: torch.Tensor) -> None:
         """Count the raw bytes predicted in raw views, and everything in comp views."""
-        nats = next_nats.numpy()
+        nats = next_nats.cpu().numpy()
         label = arrays.labels[:, :, 0]
         byte = (arrays.view == 0) & (arrays.weights[:, :, 0] > 0) & (label >= BYTE_OFFSET) & (label < COMP_OFFSET)
         self.raw_bytes += int(byte.sum())
         self.raw += float(nats[byte].sum(dtype="float64"))
         self.comp += float(nats[arrays.view == 1].sum(dtype="float64"))
 
-    def raw_bits_per_byte(self) -> float | None:
-        """Bits per raw byte in raw views; None if there was none."""
-        return self.raw / math.log(2) / self.raw_bytes if self.raw_bytes else None
+
+_SUMMED = ("raw_symbols", "comp_symbols", "pairs", "padding", "raw_view_bytes", "comp_view_bytes")
+
+
+@dataclass(frozen=True)
+class _Everywhere:
+    """A step's figures over all processes, the same in each.
+
+    Attributes:
+        total: sum of weighted cross-entropies in nats.
+        sums: of the batch's counts and of `_Nats`.
+        waited: seconds for data, of the process that waited longest.
+        epochs: min, mean, max over all lanes.
+        stop: a signal that some process got.
+    """
+
+    total: float
+    sums: dict[str, float]
+    waited: float
+    epochs: tuple[float, float, float]
+    stop: signal.Signals | None
+
+    @classmethod
+    def of(
+        cls, processes: Processes, batch: Batch, total: float, nats: _Nats, waited: float, stop: signal.Signals | None
+    ) -> "_Everywhere":
+        """Gather them."""
+        counts = [getattr(batch.counts, name) for name in _SUMMED]
+        own = [total, nats.raw, nats.comp, nats.raw_bytes, *counts, waited, *batch.epochs, stop or 0]
+        found = processes.gather(own)
+        sums = found.sum(axis=0).tolist()
+        names = ("raw_nats", "comp_nats", "raw_bytes", *_SUMMED)
+        number = int(found[:, -1].max())
+        return cls(
+            total=sums[0],
+            sums=dict(zip(names, sums[1 : 1 + len(names)], strict=True)),
+            waited=float(found[:, -5].max()),
+            epochs=(float(found[:, -4].min()), float(found[:, -3].mean()), float(found[:, -2].max())),
+            stop=signal.Signals(number) if number else None,
+        )
+
+
+def _bits(nats: float, size: float) -> float | None:
+    """Bits per byte; None without bytes."""
+    return nats / math.log(2) / size if size else None

@@ -138,8 +138,9 @@ def pool(k: Tensor, v: Tensor, mu: Tensor, phi: Tensor, members: Tensor) -> tupl
     """
     dim, shape = k.shape[-1], members.shape[1:]
     probes = torch.stack([mu.flatten(1, -2)[0], phi.flatten(1, -2)[0]], -1).to(k.dtype)  # [h, d, 2]
-    to_mu, to_phi = (k @ probes).float().unbind(-1)  # [B, h, N c]
-    to_phi = (to_phi - k.float().square().sum(-1) / 2) * dim**-0.5
+    exact = torch.promote_types(k.dtype, torch.float32)
+    to_mu, to_phi = (k @ probes).to(exact).unbind(-1)  # [B, h, N c]
+    to_phi = (to_phi - k.to(exact).square().sum(-1) / 2) * dim**-0.5
     logits = torch.stack([to_mu, to_phi]).unflatten(-1, shape)
     shares = logits.masked_fill(~members[:, None], -torch.inf).softmax(-1).to(k.dtype)
     a, b = shares.unsqueeze(-1).unbind()

@@ -16,12 +16,13 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional
 
 from schemas.errors import UserError
 from schemas.vocabulary import COMP_OFFSET
 from trainer.model.attention import AttentionPlan, attend
-from trainer.model.heads import Head
+from trainer.model.heads import Head, Loss, loss_sum
 from trainer.scales import PUBLISHED_INIT, Init, Scale
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -138,8 +139,9 @@ class RMSNorm(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
 
     def forward(self, x: Tensor) -> Tensor:
         """[.., D] -> [.., D]."""
-        gain = 1 + self.weight.float()
-        return functional.rms_norm(x.float(), gain.shape, gain, self.eps).to(x.dtype)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        gain = 1 + self.weight.to(exact)
+        return functional.rms_norm(x.to(exact), gain.shape, gain, self.eps).to(x.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +249,10 @@ class EvaByte(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
             if parameter.dim() == 1:
                 nn.init.zeros_(parameter)
                 continue
+            shared = isinstance(parameter, DTensor)
+            whole: Tensor = parameter
+            if shared:  # drawn whole by every process, one at a time, so that it does not depend on their number
+                whole = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
             std, cut = OUTPUT_STD, 3.0
             if name == "embed_tokens.weight":
                 std = init.embedding
@@ -254,7 +260,10 @@ class EvaByte(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
                 std = init.inner
             elif name.endswith(("adaptive_mu_k", "adaptive_phi")):
                 std, cut = probe_std, 2.0
-            nn.init.trunc_normal_(parameter, std=std, a=-cut * std, b=cut * std, generator=generator)
+            nn.init.trunc_normal_(whole, std=std, a=-cut * std, b=cut * std, generator=generator)
+            if shared:
+                part = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+                parameter.data.to_local().copy_(part.to_local())
 
     def forward(self, ids: Tensor, doc: Tensor, position: Tensor) -> Tensor:
         """Hidden states of a packed batch.
@@ -270,6 +279,10 @@ class EvaByte(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         x = self.embed_tokens(ids)
         plan = AttentionPlan.of(ids, doc, window=self.config.window, chunk=self.config.chunk, dtype=x.dtype)
         return self.run(x, position, [partial(attend, plan=plan)] * self.config.layers)
+
+    def loss(self, ids: Tensor, doc: Tensor, position: Tensor, labels: Tensor, weights: Tensor) -> Loss:
+        """The loss of a packed batch before its division by N; see `forward` and `heads.loss_sum`."""
+        return loss_sum(self, self.forward(ids, doc, position), labels, weights)
 
     def run(self, x: Tensor, position: Tensor, attends: Sequence[Attend]) -> Tensor:
         """Blocks and final norm with a given attention for each layer.

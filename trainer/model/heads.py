@@ -78,7 +78,7 @@ class Head(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
             weights[places],
             rows,
         )
-        nats = torch.zeros(weights.shape, device=weights.device)
+        nats = torch.zeros(weights.shape, dtype=found.dtype, device=weights.device)
         nats[places] = found
         return total, nats.masked_fill_(~wanted, 0)
 
@@ -92,15 +92,16 @@ class _WeightedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # t
     ) -> tuple[Tensor, Tensor]:
         """From hidden [N, D], weight [count V, D], labels, weights [N, count] -> scalar, [N, count]."""
         count = labels.shape[1]
-        nats = torch.empty(labels.shape, device=hidden.device)
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        nats = torch.empty(labels.shape, dtype=exact, device=hidden.device)
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
         # fp32 whatever the dtype of W: many slices are added
-        d_weight = torch.zeros(weight.shape, device=weight.device) if wants_weight else None
+        d_weight = torch.zeros(weight.shape, dtype=exact, device=weight.device) if wants_weight else None
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             x = hidden[part]
-            logits = functional.linear(x, weight).float().unflatten(1, (count, -1))
+            logits = functional.linear(x, weight).to(exact).unflatten(1, (count, -1))
             target = labels[part].unsqueeze(2)
             at_target = logits.gather(2, target)
             top = logits.amax(2, keepdim=True)
@@ -109,7 +110,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # t
             nats[part] = (odds_sum.log() + top - at_target).squeeze(2)
             if d_hidden is None and d_weight is None:
                 continue
-            scale = weights[part].unsqueeze(2)
+            scale = weights[part].unsqueeze(2).to(exact)
             slope = odds.mul_(scale / odds_sum).scatter_add_(2, target, -scale).flatten(1).to(x.dtype)
             if d_hidden is not None:
                 d_hidden[part] = slope @ weight
