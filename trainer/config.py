@@ -8,6 +8,7 @@ from typing import Literal
 from schemas.errors import UserError
 from trainer.data.options import LoaderOptions
 from trainer.data.views import Mode
+from trainer.model.evabyte import Recompute
 from trainer.scales import Scale, scale_named
 
 BYTES_HEADS = 8
@@ -42,6 +43,8 @@ class TrainOptions:
         threads: of torch; default all cores.
         device: cpu or cuda; default cuda if there is one.
         precision: fp32, bf16 or fp64 of the computation; default bf16 on a GPU, fp32 on a CPU.
+        recompute: activations to make anew in the backward pass, for less memory: none, selective or full.
+        compile: each block by torch.compile.
         replicas: copies of the model among the processes (HSDP); 1 shares one copy among all (FSDP).
         prefetch: batches made ahead.
         tensorboard: write event files.
@@ -70,6 +73,8 @@ class TrainOptions:
     threads: int | None = None
     device: Literal["cpu", "cuda"] | None = None
     precision: Literal["fp32", "bf16", "fp64"] | None = None
+    recompute: Recompute = "none"
+    compile: bool = False
     replicas: int = 1
     prefetch: int = 2
     tensorboard: bool = True

@@ -1,10 +1,13 @@
-"""What a run needs before it starts: is there memory for the model?
+"""What a run costs: memory before it starts, operations a symbol, what the device can do.
 
-Only what is certain is counted: weights, gradients and the two moments of AdamW, all fp32, 16 bytes a parameter.
-Activations come on top.
+Of memory only what is certain is counted: weights, gradients and the two moments of AdamW, all fp32, 16 bytes a
+parameter. Activations come on top.
 """
 
+import resource
 from pathlib import Path
+
+import torch
 
 from schemas.errors import UserError
 from trainer.model.evabyte import ModelConfig, parameters
@@ -13,12 +16,45 @@ from trainer.scales import SCALES
 BYTES_PER_PARAMETER = 16
 """Weight, gradient and AdamW's two moments in fp32."""
 
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}
+"""Dense bf16 operations a second by the vendor's data sheets (SXM boards), by a part of the device's name."""
+
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def state_bytes(config: ModelConfig) -> int:
     """Bytes of weights, gradients and optimiser."""
     return BYTES_PER_PARAMETER * parameters(config)
+
+
+def flops_per_symbol(config: ModelConfig, sequence: int) -> int:
+    """Operations of a training step for each id, as the published trainer counts them.
+
+    6 (parameters - V D) + 14 L D (T / 2 c + w): two for each weight forward, four backward; attention over a whole
+    window and over the mean number of summaries. What is recomputed does not count (model specification, section 5).
+
+    Args:
+        config: sizes.
+        sequence: T.
+    """
+    products = parameters(config) - config.vocabulary_size * config.dim
+    attention = config.layers * config.dim * (sequence // (2 * config.chunk) + config.window)
+    return 6 * products + 14 * attention
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Operations a second that the device can do in bf16; None if it is not in the table."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((flops for part, flops in PEAK_FLOPS.items() if part in name), None)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that this process has held so far, on the GPU if it has one."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def available_bytes() -> int | None:

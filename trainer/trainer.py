@@ -87,6 +87,10 @@ class Trainer:
             raise UserError("--precision bf16: needs a GPU or torchrun; one process on a CPU takes fp32")
         with torch.device("meta" if shared else processes.device):
             model = EvaByte(self.model_config).to(stored)
+        for layer in model.layers:
+            layer.recompute = options.recompute
+            if options.compile:
+                layer.compile()
         if shared:
             shard(model, processes, replicas=options.replicas, precision=None if precision is stored else precision)
             model.to_empty(device=processes.device)
@@ -256,10 +260,20 @@ class Trainer:
             "data_wait": everywhere.waited / seconds,
             "gradient_norm": norm,
             "learning_rate": rate,
+            "memory_bytes": everywhere.memory,
+            "mfu": self._utilisation(symbols / seconds),
             "epoch_min": everywhere.epochs[0],
             "epoch_mean": everywhere.epochs[1],
             "epoch_max": everywhere.epochs[2],
         }
+
+    def _utilisation(self, symbols_per_second: float) -> float | None:
+        """Share of the GPUs' peak that the model's operations are; None where the peak is not known."""
+        peak = plan.peak_flops(self.processes.device)
+        if peak is None:
+            return None
+        flops = plan.flops_per_symbol(self.model_config, self.loader.options.sequence)
+        return symbols_per_second * flops / (peak * self.processes.world)
 
     def _line(self, metrics: dict[str, Any]) -> str:
         parts = [f"step {metrics['step'] + 1:,}/{self.steps:,}", f"loss {metrics['loss']:.3f}"]
@@ -315,6 +329,7 @@ class _Everywhere:
     Attributes:
         total: sum of weighted cross-entropies in nats.
         sums: of the batch's counts and of `_Nats`.
+        memory: most bytes that a process has held so far.
         waited: seconds for data, of the process that waited longest.
         epochs: min, mean, max over all lanes.
         stop: a signal that some process got.
@@ -322,6 +337,7 @@ class _Everywhere:
 
     total: float
     sums: dict[str, float]
+    memory: int
     waited: float
     epochs: tuple[float, float, float]
     stop: signal.Signals | None
@@ -332,7 +348,8 @@ class _Everywhere:
     ) -> "_Everywhere":
         """Gather them."""
         counts = [getattr(batch.counts, name) for name in _SUMMED]
-        own = [total, nats.raw, nats.comp, nats.raw_bytes, *counts, waited, *batch.epochs, stop or 0]
+        memory = plan.peak_memory(processes.device)
+        own = [total, nats.raw, nats.comp, nats.raw_bytes, *counts, memory, waited, *batch.epochs, stop or 0]
         found = processes.gather(own)
         sums = found.sum(axis=0).tolist()
         names = ("raw_nats", "comp_nats", "raw_bytes", *_SUMMED)
@@ -340,6 +357,7 @@ class _Everywhere:
         return cls(
             total=sums[0],
             sums=dict(zip(names, sums[1 : 1 + len(names)], strict=True)),
+            memory=int(found[:, -6].max()),
             waited=float(found[:, -5].max()),
             epochs=(float(found[:, -4].min()), float(found[:, -3].mean()), float(found[:, -2].max())),
             stop=signal.Signals(number) if number else None,

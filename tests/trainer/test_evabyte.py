@@ -6,7 +6,7 @@ from torch import Tensor
 
 from schemas.errors import UserError
 from schemas.vocabulary import EOS
-from trainer.model.evabyte import EvaByte, ModelConfig, RMSNorm, Rotary, parameters
+from trainer.model.evabyte import EvaByte, ModelConfig, Recompute, RMSNorm, Rotary, parameters
 from trainer.scales import PUBLISHED_INIT, SCALES, Init, scale_named
 
 SMALL = ModelConfig(
@@ -108,6 +108,24 @@ def test_equal_seeds_give_equal_models_and_others_do_not() -> None:
         model.init_weights(torch.Generator().manual_seed(seed))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+
+
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_recomputed_activations_give_the_same_gradients(recompute: Recompute) -> None:
+    model = EvaByte(SMALL)
+    model.init_weights(torch.Generator().manual_seed(0))
+    ids = torch.randint(64, SMALL.vocabulary_size, (2, 3 * SMALL.window), generator=torch.Generator().manual_seed(1))
+    doc, position = torch.zeros_like(ids), torch.arange(ids.shape[1]).expand(ids.shape)
+    gradients = []
+    for how in ("none", recompute):
+        for layer in model.layers:
+            layer.recompute = how
+        model.zero_grad()
+        model(ids, doc, position).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 10
+    for kept, anew in zip(*gradients, strict=True):
+        assert torch.allclose(kept, anew, rtol=1e-5, atol=1e-6)
 
 
 def test_norm_is_computed_in_fp32_with_a_unit_offset() -> None:

@@ -13,11 +13,13 @@ Shapes: B sequences, T ids, D width, F feed-forward width, h heads, d = D / h, V
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from schemas.errors import UserError
 from schemas.vocabulary import COMP_OFFSET
@@ -27,6 +29,9 @@ from trainer.scales import PUBLISHED_INIT, Init, Scale
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: rotated q, rotated k, v [B, h, T, d], mu, phi [1, h, 1, 1, d] -> [B, h, T, d]."""
+
+Recompute = Literal["none", "selective", "full"]
+"""Activations made anew in the backward pass: none; all that is cheap; all but a block's input."""
 
 OUTPUT_STD = 0.02
 """Of o_proj, down_proj and the heads at every scale (published); the others' are in the table of scales."""
@@ -202,7 +207,11 @@ class FeedForward(nn.Module):  # type: ignore[misc]  # torch is not followed by 
 
 
 class Block(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
-    """x + attention(norm x), then x + feed-forward(norm x)."""
+    """x + attention(norm x), then x + feed-forward(norm x).
+
+    Attributes:
+        recompute: what of the forward pass the backward pass makes anew instead of keeping it.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -210,11 +219,31 @@ class Block(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.dim, config.eps)
         self.mlp = FeedForward(config)
+        self.recompute: Recompute = "none"
 
     def forward(self, x: Tensor, rotary: Rotary, attend_layer: Attend) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
+        if self.recompute == "none" or not torch.is_grad_enabled():
+            return self._forward(x, rotary, attend_layer)
+        kept = {"context_fn": _keep_products} if self.recompute == "selective" else {}
+        return checkpoint(self._forward, x, rotary, attend_layer, use_reentrant=False, **kept)
+
+    def _forward(self, x: Tensor, rotary: Rotary, attend_layer: Attend) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), rotary, attend_layer)
         return x + self.mlp(self.post_attention_layernorm(x))
+
+
+def _keep_products() -> Any:
+    """Contexts of a selective checkpoint: matrix products and attention are kept, what is cheap is made anew."""
+    aten = torch.ops.aten
+    return create_selective_checkpoint_contexts(
+        [
+            aten.mm.default,
+            aten._scaled_dot_product_flash_attention.default,
+            aten._scaled_dot_product_flash_attention_for_cpu.default,
+            aten._scaled_dot_product_efficient_attention.default,
+        ]
+    )
 
 
 class EvaByte(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
