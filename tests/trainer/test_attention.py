@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from attention_twin import operands, packing, twin, with_gradients
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -14,61 +15,8 @@ W, C = 16, 4
 LENGTHS = [1, 2, 3, 4, 5, 15, 16, 17, 19, 20, 21, 31, 32, 33, 36, 47, 48, 49, 63, 64, 80]
 
 
-def twin(q: Tensor, k: Tensor, v: Tensor, mu: Tensor, phi: Tensor, ids: Tensor, doc: Tensor) -> Tensor:
-    """One dense softmax per row over [keys; summaries], one row and one chunk at a time."""
-    out = q * 0
-    scale = q.shape[-1] ** -0.5
-    for b in range(q.shape[0]):
-        eos = (ids[b] == EOS).tolist()
-        docs = doc[b].tolist()
-        for h in range(q.shape[1]):
-            chunks = {}
-            for j in range(q.shape[2] // C):
-                last = j * C + C - 1
-                members = [t for t in range(j * C, last + 1) if docs[t] == docs[last] and not eos[t]]
-                if eos[last]:
-                    continue
-                keys, values = k[b, h, members], v[b, h, members]
-                a = torch.softmax(keys @ mu[0, h, 0, 0], 0)
-                s = torch.softmax(scale * (keys @ phi[0, h, 0, 0] - keys.pow(2).sum(1) / 2), 0)
-                chunks[j] = (a @ keys, s @ values)
-            for i in range(q.shape[2]):
-                if eos[i]:
-                    continue
-                tokens = [t for t in range(i + 1) if t // W == i // W and docs[t] == docs[i] and not eos[t]]
-                earlier = [j for j in chunks if j * C // W < i // W and docs[j * C + C - 1] == docs[i]]
-                keys = torch.cat([k[b, h, tokens], *(chunks[j][0][None] for j in earlier)])
-                values = torch.cat([v[b, h, tokens], *(chunks[j][1][None] for j in earlier)])
-                out[b, h, i] = torch.softmax(scale * (keys @ q[b, h, i]), 0) @ values
-    return out
-
-
-def packing(batch: int, length: int, documents: float, eos: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Ids and document numbers: new documents at random, eos at their ends and at random places elsewhere."""
-    generator = torch.Generator().manual_seed(seed)
-    new = torch.rand(batch, length, generator=generator) < documents
-    ids = torch.randint(64, 320, (batch, length), generator=generator)
-    ids[:, :-1][new[:, 1:]] = EOS
-    ids[torch.rand(batch, length, generator=generator) < eos] = EOS
-    return ids, new.int().cumsum(1)
-
-
-def operands(batch: int, heads: int, length: int, dim: int, seed: int) -> list[Tensor]:
-    """Random q, k, v, mu, phi, all with gradients."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = [(batch, heads, length, dim)] * 3 + [(1, heads, 1, 1, dim)] * 2
-    return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
-
-
 def plan_of(ids: Tensor, doc: Tensor, **options: Any) -> AttentionPlan:
     return AttentionPlan.of(ids, doc, window=W, chunk=C, dtype=torch.float32, **options)
-
-
-def with_gradients(out: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-    """The output and the gradients of a fixed random function of it; zeros for what it does not depend on."""
-    seeds = torch.randn(out.shape, generator=torch.Generator().manual_seed(9))
-    gradients = torch.autograd.grad((out * seeds).sum(), tensors, allow_unused=True)
-    return [out, *(torch.zeros_like(t) if g is None else g for g, t in zip(gradients, tensors, strict=True))]
 
 
 @pytest.mark.parametrize("mask_bytes", [1 << 20, 0], ids=["masks kept", "masks made anew"])
@@ -89,7 +37,7 @@ def test_equals_the_dense_twin_with_gradients(length: int, documents: float, eos
     ids, doc = packing(2, length, documents, eos, seed=length)
     tensors = operands(2, 2, length, 8, seed=length + 1)
     ours = with_gradients(attend(*tensors, plan_of(ids, doc, mask_bytes=mask_bytes)), tensors)
-    plain = with_gradients(twin(*tensors, ids, doc), tensors)
+    plain = with_gradients(twin(*tensors, ids, doc, window=W, chunk=C), tensors)
     for got, expected in zip(ours, plain, strict=True):
         assert torch.isfinite(got).all()
         assert (got - expected).abs().max() < 1e-5

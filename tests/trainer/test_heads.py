@@ -1,10 +1,13 @@
 """The loss against log_softmax, label by label."""
 
+import shutil
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from trainer.model import heads
 from trainer.model.evabyte import EvaByte, ModelConfig
 from trainer.model.heads import loss_sum, reference_loss
 
@@ -125,3 +128,32 @@ def test_reference_loss_is_the_published_one(main: int, raw: int, vocabulary: in
     assert torch.allclose(loss, expected, rtol=1e-5)
     for got, wanted in zip(gradients(loss, model, hidden), gradients(expected, model, hidden), strict=True):
         assert torch.allclose(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("empty", [0.0, 0.5, 1.0])
+def test_a_gpu_gives_the_same(empty: float) -> None:
+    model = model_of(2, 3, 400)
+    hidden, labels, weights = batch(model, empty)
+    expected = loss_sum(model, hidden, labels, weights)
+    expected_gradients = gradients(expected.total, model, hidden)
+    there = model.to("cuda")
+    moved = hidden.detach().cuda().requires_grad_()
+    found = loss_sum(there, moved, labels.cuda(), weights.cuda(), rows=16)
+    assert torch.allclose(found.total.cpu(), expected.total, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(found.next_nats.cpu(), expected.next_nats, atol=1e-5)
+    for got, wanted in zip(gradients(found.total, there, moved), expected_gradients, strict=True):
+        assert torch.allclose(got.cpu(), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs g++")
+def test_the_compiled_slice_gives_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(16, 2, 500, generator=generator) * 5
+    labels = torch.randint(0, 500, (16, 2), generator=generator)
+    weights = torch.rand(16, 2, generator=generator)
+    weights[11:] = 0
+    expected = heads._cross_entropy(logits.clone(), labels, weights)
+    for found, plain in zip(heads._compiled_cross_entropy(logits.clone(), labels, weights), expected, strict=True):
+        assert torch.allclose(found, plain, rtol=1e-5, atol=1e-6)

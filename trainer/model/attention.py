@@ -10,11 +10,12 @@ Everything about documents is one comparison: a key carries its document's numbe
 carries that of its chunk's last token; a query carries its document's number, or -2 if it is an eos; equal numbers
 see each other.
 
-CPU path: `scaled_dot_product_attention` over rows of keys [summaries; tokens of the window], each window cut in
-QUERY_TILES so that the later part of it is no key of its first rows. Masks are made once per batch and shared by the
-layers; where they would take more than MASK_BYTES, each window makes its own and is recomputed in the backward pass,
-so memory is linear in T. Cost at `tiny` against causal attention of the same windows without summaries or documents,
-forward and backward on one thread (2 cores, torch 2.13): 1.2 times; in one piece per window 1.4 times.
+Here it is `scaled_dot_product_attention` over rows of keys [summaries; tokens of the window], each window cut in
+QUERY_TILES so that the later part of it is no key of its first rows; training on a GPU has `flex.py`. Masks are made
+once per batch and shared by the layers; where they would take more than MASK_BYTES, each window makes its own and is
+recomputed in the backward pass, so memory is linear in T. Cost at `tiny` against causal attention of the same windows
+without summaries or documents, forward and backward on one thread (2 cores, torch 2.13): 1.2 times; in one piece per
+window 1.4 times.
 
 Shapes: B sequences, T ids, h heads, d width of a head, w window, c chunk, N chunks.
 """
@@ -70,12 +71,11 @@ class AttentionPlan:
             dtype: of q, k and v.
             mask_bytes: keep the masks if they take no more.
         """
-        is_eos = ids == EOS
         plan = cls(
             window=window,
             chunk=chunk,
-            query_doc=doc.masked_fill(is_eos, -2),
-            key_doc=doc.masked_fill(is_eos, -1),
+            query_doc=query_documents(ids, doc),
+            key_doc=key_documents(ids, doc),
             dtype=dtype,
         )
         batch, length = ids.shape
@@ -90,12 +90,8 @@ class AttentionPlan:
         return -(-self.key_doc.shape[1] // self.window)
 
     def members(self, chunks: int) -> Tensor:
-        """The tokens of each chunk that its summary is made of: bool [B, chunks, c], those of its last one's document.
-
-        A chunk ending in an eos is made of eos alone, so that it is finite; nobody sees it.
-        """
-        docs = self.key_doc[:, : chunks * self.chunk].unflatten(1, (chunks, self.chunk))
-        return docs == docs[:, :, -1:]
+        """The tokens of each chunk that its summary is made of: bool [B, chunks, c]."""
+        return chunk_members(self.key_doc, chunks, self.chunk)
 
     def tiles(self, n: int) -> list[slice]:
         """Rows of the query tiles of window n, relative to its start."""
@@ -119,6 +115,25 @@ class AttentionPlan:
             mask = torch.full(seen.shape, -torch.inf, dtype=self.dtype, device=seen.device)
             masks.append(mask.masked_fill_(seen, 0.0).unsqueeze(1))
         return masks
+
+
+def query_documents(ids: Tensor, doc: Tensor) -> Tensor:
+    """Document of each query [B, T], -2 for an eos."""
+    return doc.masked_fill(ids == EOS, -2)
+
+
+def key_documents(ids: Tensor, doc: Tensor) -> Tensor:
+    """Document of each key [B, T], -1 for an eos."""
+    return doc.masked_fill(ids == EOS, -1)
+
+
+def chunk_members(key_doc: Tensor, chunks: int, chunk: int) -> Tensor:
+    """Tokens that each of the first chunks' summary is made of: bool [B, chunks, c], those of its last one's document.
+
+    A chunk ending in an eos is made of eos alone, so that it is finite; nobody sees it.
+    """
+    docs = key_doc[:, : chunks * chunk].unflatten(1, (chunks, chunk))
+    return docs == docs[:, :, -1:]
 
 
 def pool(k: Tensor, v: Tensor, mu: Tensor, phi: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:

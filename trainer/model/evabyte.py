@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 from schemas.errors import UserError
 from schemas.vocabulary import COMP_OFFSET
+from trainer.model import flex
 from trainer.model.attention import AttentionPlan, attend
 from trainer.model.heads import Head, Loss, loss_sum
 from trainer.scales import PUBLISHED_INIT, Init, Scale
@@ -242,6 +243,7 @@ def _keep_products() -> Any:
             aten._scaled_dot_product_flash_attention.default,
             aten._scaled_dot_product_flash_attention_for_cpu.default,
             aten._scaled_dot_product_efficient_attention.default,
+            torch.ops.higher_order.flex_attention,
         ]
     )
 
@@ -306,8 +308,17 @@ class EvaByte(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
             [B, T, D] after the final norm: what the heads read.
         """
         x = self.embed_tokens(ids)
-        plan = AttentionPlan.of(ids, doc, window=self.config.window, chunk=self.config.chunk, dtype=x.dtype)
-        return self.run(x, position, [partial(attend, plan=plan)] * self.config.layers)
+        return self.run(x, position, [self._attention(ids, doc, x.dtype)] * self.config.layers)
+
+    def _attention(self, ids: Tensor, doc: Tensor, dtype: torch.dtype) -> Attend:
+        """The attention of a batch, by the fastest way there is on its device.
+
+        A GPU's is compiled for each new shape: that pays in training, where there is one.
+        """
+        window, chunk = self.config.window, self.config.chunk
+        if ids.is_cuda and self.training and flex.fits(ids.shape[1], window, self.config.head_dim):
+            return partial(flex.attend, plan=flex.FlexPlan.of(ids, doc, window=window, chunk=chunk))
+        return partial(attend, plan=AttentionPlan.of(ids, doc, window=window, chunk=chunk, dtype=dtype))
 
     def loss(self, ids: Tensor, doc: Tensor, position: Tensor, labels: Tensor, weights: Tensor) -> Loss:
         """The loss of a packed batch before its division by N; see `forward` and `heads.loss_sum`."""
