@@ -21,16 +21,9 @@ from typing import Any, BinaryIO, Literal, NamedTuple, get_args
 
 from fsspec.utils import glob_translate
 
-from pipelines.inputs import (
-    FileFormat,
-    InputFile,
-    compression_of,
-    filesystem,
-    is_remote,
-    open_input,
-    printable,
-)
+from pipelines.inputs import FileFormat, InputFile, compression_of, open_input, printable
 from schemas.errors import UserError
+from schemas.remote import filesystem, is_remote
 
 InputFormat = Literal["auto", "text", "jsonl", "parquet"]
 

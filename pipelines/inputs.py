@@ -12,7 +12,6 @@ import gzip
 import io
 import lzma
 import os
-import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 
-import fsspec
 import pyarrow as pa
-from fsspec.registry import known_implementations
 
 from schemas.errors import UserError
+from schemas.remote import filesystem, is_remote
 
 FileFormat = Literal["text", "jsonl", "parquet"]
 Compression = Literal["", "gzip", "zstd", "xz"]
@@ -43,8 +41,6 @@ MAX_DECOMPRESSION = 1000
 """Bytes out per byte in. deflate cannot pass 1,032, and text worth training on stays below 20."""
 
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _DAMAGE_ERRNOS = (errno.EIO, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -116,32 +112,6 @@ def printable(text: str) -> str:
 def _surrogate_bytes(character: str) -> bytes:
     handler = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
     return character.encode("utf-8", handler)
-
-
-def is_remote(location: str) -> bool:
-    """Whether this is a URL for fsspec rather than a local path."""
-    return _URL.match(location) is not None
-
-
-def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL and the path in it; cached per process by fsspec.
-
-    Raises:
-        UserError: an unknown protocol, or one whose package is not installed, with the command that installs it.
-    """
-    match = _URL.match(url)
-    protocol = match.group(1).lower() if match else "file"
-    try:
-        fs, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        if protocol in _EXTRAS:
-            remedy = f"pip install 'proxy-compression[{_EXTRAS[protocol]}]'"
-        else:
-            remedy = str(known_implementations.get(protocol, {}).get("err", error))
-        raise UserError(f"{url}: the package for {protocol}:// is not installed; {remedy}") from None
-    except ValueError as error:
-        raise UserError(f"{url}: not a URL that fsspec can open ({error})") from None
-    return fs, str(path)
 
 
 def open_input(root: str, path: str, *, block_bytes: int = 4 * CHUNK_BYTES) -> BinaryIO:

@@ -28,7 +28,6 @@ import tyro
 from pipelines import commit, dataset, local_pool
 from pipelines.corpus import Corpus, InputFormat, list_corpus
 from pipelines.default_out import default_out
-from pipelines.inputs import is_remote
 from pipelines.job import Job
 from pipelines.plan import MIB, PlanOptions, Unit, plan_units, row_group_bytes
 from pipelines.progress import ProgressReport
@@ -37,6 +36,7 @@ from pipelines.records import ReadOptions
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Manifest, Receipt
+from schemas.remote import is_remote
 from schemas.shard import shard_schema
 
 INTERRUPTED = 130

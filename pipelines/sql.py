@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import commit, dataset
-from pipelines.inputs import filesystem
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Manifest, Receipt, ShardEntry
+from schemas.remote import filesystem
 
 VIEWS = {
     "documents": "one row a document: the columns of the shards, `shard` and `shard_row`",

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.inputs import filesystem, is_remote
 from schemas.errors import UserError
+from schemas.remote import filesystem, is_remote
 
 TEMP = "meta/tmp"
 _TEMP_NAME = re.compile(rf"{TEMP}/\d+-[0-9a-f]{{32}}\.tmp")

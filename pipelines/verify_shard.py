@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import proxies
-from pipelines.inputs import filesystem
 from pipelines.storage import Folder
 from pipelines.verify_rows import Faults, RowChecks
 from schemas.errors import UserError
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry, digest_of, seal, unseal
+from schemas.remote import filesystem
 from schemas.shard import REJECTS_SCHEMA, chunk_digest, chunk_ranges, footer_start, metadata_of, shard_schema
 from schemas.vocabulary import Vocabulary
 

@@ -1,18 +1,17 @@
-"""Checkpoints: complete or absent, the newest one that is whole resumes.
+"""Checkpoints: complete or absent, written while training goes on; the newest one that is whole resumes.
 
-    RUN/checkpoints/step-0000000100/   model and optimiser (torch.distributed.checkpoint), written to a temporary
-                                       folder and renamed when everything is on disk
-        state.json                     sealed: step, loader state, vocabulary, configuration, SHA-256 of each file
+    CHECKPOINTS/step-0000000100/   model and optimiser (torch.distributed.checkpoint), each process its own shards
+        state.json                 sealed: step, loader state, vocabulary, configuration, SHA-256 of each file
 
-A folder that is not whole (a disk that was full, a kill) is never taken for a checkpoint: names are given by rename
-alone, and `state.json` is checked before anything is loaded.
+What is not whole (a disk that was full, a kill) is never taken for a checkpoint: `state.json` comes last and is
+checked, with all that it names, before anything is loaded. `checkpoint_store.py` knows the places.
 """
 
 import errno
-import hashlib
 import logging
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,30 +22,39 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from schemas.errors import FormatVersionError, UserError
 from schemas.manifest import seal, unseal
 from schemas.shard import FORMAT_VERSION
+from trainer.checkpoint_store import STATE, Store
 from trainer.parallel import ALONE, Processes
 
 log = logging.getLogger(__name__)
 
-FOLDER = "checkpoints"
-STATE = "state.json"
-_TEMP = ".tmp-"
+# what torch says of a process that saves alone; filters cannot be changed for a while from a second thread
+warnings.filterwarnings("ignore", "torch.distributed is disabled")
+
+
+def checkpoint_name(step: int) -> str:
+    """Name of the checkpoint after so many steps; names sort as steps do."""
+    return f"step-{step:010d}"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that is whole.
+    """A checkpoint that is whole, its files at hand; `load_into` it once.
 
     Attributes:
-        path: its folder.
-        state: what `save` was given beside the tensors.
+        place: path or URL, for messages.
+        state: what `Saver.save` was given beside the tensors.
     """
 
-    path: Path
+    place: str
     state: dict[str, Any]
+    _folder: Path
+    _store: Store
+    _processes: Processes
 
     @property
     def step(self) -> int:
@@ -54,122 +62,166 @@ class Checkpoint:
         return int(self.state["step"])
 
     def load_into(self, tensors: dict[str, Any]) -> None:
-        """Fill a state dict of the same structure in place."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")
-            dcp.load(tensors, checkpoint_id=str(self.path), no_dist=not dist.is_initialized())
+        """Fill a state dict of the same structure in place; all processes together."""
+        dcp.load(tensors, checkpoint_id=str(self._folder), no_dist=not dist.is_initialized())
+        self.release()
+
+    def release(self) -> None:
+        """Give up a checkpoint that is not loaded after all."""
+        self._store.release(self._folder, self._processes)
 
 
-def save(run: Path, tensors: dict[str, Any], state: dict[str, Any], keep: int, processes: Processes = ALONE) -> Path:
-    """Write a checkpoint and delete the oldest beyond `keep`; all processes of the run call it together.
+class Saver:
+    """Writes a run's checkpoints, one at a time.
+
+    In the background a copy of the tensors is taken into main memory and a thread writes that one, so training waits
+    for the copy only. Processes agree by a group of their own there: the order of calls in the other is training's.
 
     Args:
-        run: the run's folder, one for all processes.
-        tensors: state dict of tensors and numbers, sharded ones among them.
-        state: JSON object with "step"; that of the first process counts.
-        keep: checkpoints to keep; 0 keeps all.
+        store: of the checkpoints.
+        keep: to keep; 0 keeps all.
         processes: of the run.
-
-    Raises:
-        UserError: no space or no permission, in every process; earlier checkpoints are untouched.
+        background: write while training goes on.
     """
-    folder = run / FOLDER
-    target = folder / f"step-{state['step']:010d}"
-    temp = folder / f"{_TEMP}{target.name}"
-    with _together(processes, target):
-        folder.mkdir(parents=True, exist_ok=True)
-        if processes.is_first:
-            shutil.rmtree(temp, ignore_errors=True)
-    try:
-        digests: dict[str, str] = {}
-        with _together(processes, target):
-            _write(tensors, temp, processes)
-        with _together(processes, target):
-            # each process its own files, the first one the common one too
-            own = [path for path in temp.iterdir() if path.name.startswith(f"__{processes.rank}_")]
-            common = [path for path in temp.iterdir() if not path.name.startswith("__")] if processes.is_first else []
-            digests = {path.name: _sync(path) for path in sorted([*own, *common])}
-        for found in processes.gather_objects(digests):
-            digests.update(found)
-        with _together(processes, target):
-            if processes.is_first:
-                _name(temp, target, {"format_version": FORMAT_VERSION, **state, "files": digests})
-    finally:
-        if processes.is_first:
-            shutil.rmtree(temp, ignore_errors=True)
-    if keep and processes.is_first:
-        for path in _names(run)[:-keep]:
-            shutil.rmtree(path, ignore_errors=True)
-    return target
+
+    def __init__(self, store: Store, keep: int, processes: Processes = ALONE, *, background: bool = True) -> None:
+        self._store, self._keep = store, keep
+        self._background = background
+        self._processes = processes.aside() if background else processes
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, tensors: dict[str, Any], state: dict[str, Any]) -> None:
+        """Begin to write a checkpoint, after the one under way; all processes of the run call it together.
+
+        Args:
+            tensors: state dict of tensors and numbers, sharded ones among them; may change after the call.
+            state: JSON object with "step"; that of the first process counts.
+
+        Raises:
+            UserError: see `wait`.
+        """
+        self.wait()
+        if not self._background:
+            self._write(tensors, state)
+            return
+        stager = DefaultStager(StagingOptions(False, False, False, False))
+        copy = stager.stage(tensors)
+        stager.close()
+        self._thread = threading.Thread(target=self._try, args=(copy, state), name="checkpoint")
+        self._thread.start()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the one under way is known to have failed; `wait` says why."""
+        return self._error is not None
+
+    def wait(self) -> None:
+        """Until the one under way is written.
+
+        Raises:
+            UserError: no space, no permission, no answer, in every process; earlier checkpoints are untouched.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _try(self, tensors: dict[str, Any], state: dict[str, Any]) -> None:
+        try:
+            self._write(tensors, state)
+        except BaseException as error:  # noqa: BLE001 - raised again by `wait`
+            self._error = error
+
+    def _write(self, tensors: dict[str, Any], state: dict[str, Any]) -> None:
+        store, processes, name = self._store, self._processes, checkpoint_name(state["step"])
+        place = store.locate(name)
+        with _together(processes, place):
+            folder = store.begin(name, processes)
+        try:
+            digests: dict[str, str] = {}
+            with _together(processes, place):
+                _write_tensors(tensors, folder, processes)
+            with _together(processes, place):
+                digests = store.publish(folder, name, _own_files(folder, processes))
+            for found in processes.gather_objects(digests):
+                digests.update(found)
+            with _together(processes, place):
+                if processes.is_first:
+                    store.commit(folder, name, seal({"format_version": FORMAT_VERSION, **state, "files": digests}))
+        finally:
+            store.discard(folder, processes)
+        if self._keep and processes.is_first:
+            for old in store.names()[: -self._keep]:
+                store.remove(old)
 
 
-def _name(temp: Path, target: Path, state: dict[str, Any]) -> None:
-    """Give a folder that is whole its name."""
-    (temp / STATE).write_bytes(seal(state))
-    _sync(temp / STATE)
-    shutil.rmtree(target, ignore_errors=True)
-    temp.rename(target)
-    _sync_folder(target.parent)
+def newest(store: Store, processes: Processes = ALONE) -> Checkpoint | None:
+    """The newest whole checkpoint, None if there is none; damaged ones are passed over with a warning.
 
-
-def newest(run: Path, processes: Processes = ALONE) -> Checkpoint | None:
-    """The newest whole checkpoint of a run, None if it has none; damaged ones are passed over with a warning.
-
-    The first process looks and tells the others.
+    All processes call it together and get the same one.
 
     Raises:
         UserError: all are damaged, or the newest is of a newer format.
     """
-    found: Checkpoint | None = None
-    reason: str | None = None
+    names: list[str] = []
+    reason: UserError | None = None
     if processes.is_first:
         try:
-            found = _newest(run)
+            names = store.names()
         except UserError as error:
-            reason = str(error)
+            reason = error
     processes.agree(reason)
-    return processes.gather_objects(found)[0]
-
-
-def _newest(run: Path) -> Checkpoint | None:
-    for leftover in (run / FOLDER).glob(f"{_TEMP}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    paths = _names(run)
-    for path in reversed(paths):
+    names = processes.gather_objects(names)[0]
+    for name in reversed(names):
         try:
-            return open_checkpoint(path)
+            return open_checkpoint(store, name, processes)
         except FormatVersionError:
             raise
         except UserError as error:
-            log.warning("%s; going back to the one before", error)
-    if paths:
-        raise UserError(f"{run / FOLDER}: all {len(paths)} checkpoints are damaged; --afresh begins the run anew")
+            if processes.is_first:
+                log.warning("%s; going back to the one before", error)
+    if names:
+        raise UserError(f"{store.place}: all {len(names)} checkpoints are damaged; --afresh begins the run anew")
     return None
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Open one checkpoint.
+def open_checkpoint(store: Store, name: str, processes: Processes = ALONE) -> Checkpoint:
+    """Open one checkpoint, each of its files verified by one process.
 
     Raises:
-        UserError: missing, damaged, or of a newer format.
+        UserError: missing, damaged, or of a newer format; the same in every process.
     """
-    try:
-        state = unseal((path / STATE).read_bytes(), str(path / STATE))
-    except OSError as error:
-        raise UserError(f"{path}: no checkpoint there ({error.strerror})") from None
-    for name, digest in state.pop("files").items():
+    state: dict[str, Any] = {}
+    reason: UserError | None = None
+    if processes.is_first:
         try:
-            with (path / name).open("rb") as file:
-                same = hashlib.file_digest(file, "sha256").hexdigest() == digest
-        except OSError:
-            same = False
-        if not same:
-            raise UserError(f"{path / name}: missing or damaged (its SHA-256 is not the one in {STATE})")
+            state = unseal(store.state(name), store.locate(f"{name}/{STATE}"))
+        except OSError as error:
+            reason = UserError(f"{store.locate(name)}: no checkpoint there ({error.strerror or error})")
+        except UserError as error:
+            reason = error
+    processes.agree(reason)
+    state = dict(processes.gather_objects(state)[0])
+    try:
+        folder = store.fetch(name, state.pop("files"), processes)
+    except UserError as error:
+        reason = error
+    processes.agree(reason)
     state.pop("format_version")
-    return Checkpoint(path, state)
+    return Checkpoint(store.locate(name), state, folder, store, processes)
 
 
-def _write(tensors: dict[str, Any], folder: Path, processes: Processes) -> None:
+def _own_files(folder: Path, processes: Processes) -> list[Path]:
+    """What this process wrote; the common file is the first one's."""
+    own = [path for path in folder.iterdir() if path.name.startswith(f"__{processes.rank}_")]
+    common = [path for path in folder.iterdir() if not path.name.startswith("__")] if processes.is_first else []
+    return sorted([*own, *common])
+
+
+def _write_tensors(tensors: dict[str, Any], folder: Path, processes: Processes) -> None:
     """Write tensors.
 
     Raises:
@@ -177,9 +229,7 @@ def _write(tensors: dict[str, Any], folder: Path, processes: Processes) -> None:
             looked at while what was written is still there.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")
-            dcp.save(tensors, checkpoint_id=str(folder), no_dist=processes.world == 1)
+        dcp.save(tensors, checkpoint_id=str(folder), no_dist=processes.world == 1, process_group=processes.group)
     except (RuntimeError, dcp.api.CheckpointException) as error:
         if shutil.disk_usage(folder.parent).free < _size(tensors):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
@@ -194,32 +244,13 @@ def _size(tensors: Any) -> int:
     return sum(map(_size, values))
 
 
-def _names(run: Path) -> list[Path]:
-    return sorted(path for path in (run / FOLDER).glob("step-*") if path.is_dir())
-
-
-def _sync(path: Path) -> str:
-    """Fsync a file and return its SHA-256."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
-def _together(processes: Processes, place: Path) -> Iterator[None]:
+def _together(processes: Processes, place: str) -> Iterator[None]:
     """What fails in one process fails in all, so that none waits for ever; known reasons become one line."""
     reason: str | None = None
     try:
         yield
-    except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
+    except (OSError, RuntimeError, UserError, dcp.api.CheckpointException) as error:
         reason = _reason(error)
         if reason is None and processes.world == 1:
             raise
@@ -234,6 +265,8 @@ def _together(processes: Processes, place: Path) -> Iterator[None]:
 
 def _reason(error: Exception) -> str | None:
     """Why nothing can be written there, if that is what the error says."""
+    if isinstance(error, UserError):
+        return str(error)
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in repr(error):
         return "no space left on the device"

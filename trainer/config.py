@@ -11,6 +11,12 @@ from trainer.data.views import Mode
 from trainer.model.evabyte import Recompute
 from trainer.scales import Scale, scale_named
 
+RUN_CONFIG = "config.json"
+"""In a run's folder: what the run is, for people and `restore`."""
+
+CHECKPOINTS = "checkpoints"
+"""In a run's folder, unless `--checkpoints` says otherwise."""
+
 BYTES_HEADS = 8
 """Heads of a bytes-only model over 320 ids, as published."""
 
@@ -33,12 +39,21 @@ class TrainOptions:
         peak_rate: of the learning rate; default the scale's.
         raw_heads: R of a model with comp symbols, 0 to 7.
         loss: design (its weights) or reference (as published).
+        head_weights: weight of each head in the loss, main ones first; default all the same.
         val_fraction: share of documents held out.
         ramp: steps over which r rises and pairs occur; default min(10,000, N // 5).
         pair_symbols: longest aligned part of a pair; default T // 2.
+        validate_every: steps between two figures on held-out raw documents; the last step gives one too; 0: none.
+        validate_bytes: of those documents.
         seed: of the run.
+        spike_factor: a gradient norm above so many times the median of the last 128 is logged as a spike.
+        skip_spikes: leave out the update of a spike (one that is not finite is always left out; three in a row end the
+            run).
         checkpoint_every: steps between checkpoints; the last step and an interruption save too.
         keep: checkpoints to keep; 0 keeps all.
+        checkpoints: folder or URL of the checkpoints; default RUN/checkpoints.
+        background_checkpoints: write them while training goes on, from a copy in main memory.
+        init_from: folder of `export`, or of a published model, to start from instead of drawing one.
         afresh: start from nothing even if the run has checkpoints.
         threads: of torch; default all cores.
         device: cpu or cuda; default cuda if there is one.
@@ -48,6 +63,7 @@ class TrainOptions:
         replicas: copies of the model among the processes (HSDP); 1 shares one copy among all (FSDP).
         prefetch: batches made ahead.
         tensorboard: write event files.
+        profile_steps: of which each process writes a trace into RUN/traces, from the sixth step on; 0: none.
     """
 
     data: tuple[str, ...] = ("data/stdlib-neural",)
@@ -63,12 +79,20 @@ class TrainOptions:
     peak_rate: float | None = None
     raw_heads: int = 1
     loss: Literal["design", "reference"] = "design"
+    head_weights: tuple[float, ...] = ()
     val_fraction: float = 0.005
     ramp: int | None = None
     pair_symbols: int | None = None
+    validate_every: int = 500
+    validate_bytes: int = 1 << 17
     seed: int = 0
+    spike_factor: float = 10.0
+    skip_spikes: bool = False
     checkpoint_every: int = 500
     keep: int = 3
+    checkpoints: str | None = None
+    background_checkpoints: bool = True
+    init_from: str | None = None
     afresh: bool = False
     threads: int | None = None
     device: Literal["cpu", "cuda"] | None = None
@@ -78,6 +102,7 @@ class TrainOptions:
     replicas: int = 1
     prefetch: int = 2
     tensorboard: bool = True
+    profile_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.symbols is not None:
@@ -88,6 +113,10 @@ class TrainOptions:
             raise UserError(f"--raw-heads {self.raw_heads}: give 0 to 7")
         if self.checkpoint_every < 1 or self.keep < 0:
             raise UserError("--checkpoint-every must be 1 or more, --keep 0 or more")
+        if self.validate_every < 0 or self.validate_bytes < 1 or self.profile_steps < 0:
+            raise UserError("--validate-every and --profile-steps must be 0 or more, --validate-bytes 1 or more")
+        if not self.spike_factor > 1:
+            raise UserError(f"--spike-factor {self.spike_factor}: give a number above 1")
         if self.peak_rate is not None and not self.peak_rate > 0:
             raise UserError(f"--peak-rate {self.peak_rate}: give a number above 0")
         if self.threads is not None and self.threads < 1:
@@ -106,6 +135,11 @@ class TrainOptions:
         dataset = self.data[0].rstrip("/").rsplit("/", 1)[-1]
         return Path("runs") / f"{dataset}-{self.scale}-{self.mode.value}"
 
+    @property
+    def checkpoint_place(self) -> str:
+        """Folder or URL of the checkpoints."""
+        return self.checkpoints or str(self.folder / CHECKPOINTS)
+
     def loader(self) -> LoaderOptions:
         """The options of the loader.
 
@@ -120,6 +154,13 @@ class TrainOptions:
         if self.symbols is not None:
             steps = math.ceil(self.symbols / (batch * sequence))
         bytes_only = self.mode is Mode.BYTES
+        heads = BYTES_HEADS if bytes_only else 1 + self.raw_heads
+        given = self.head_weights
+        if given and (len(given) != heads or min(given) < 0 or given[0] == 0):
+            raise UserError(
+                f"--head-weights {' '.join(map(str, given))}: give {heads} numbers, one a head, none below 0 and the first "
+                "above it"
+            )
         return LoaderOptions(
             data=self.data,
             weights=self.weights,

@@ -7,7 +7,7 @@ so that every process has the same sums and a GPU is not waited for.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -34,11 +34,13 @@ class Processes:
         rank: of this one.
         world: number of all.
         device: that this one computes on.
+        group: that they agree by; None: that of all.
     """
 
     rank: int
     world: int
     device: torch.device
+    group: "dist.ProcessGroup | None" = None
 
     @classmethod
     def join(cls, device: str | None = None) -> "Processes":
@@ -68,6 +70,10 @@ class Processes:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=_TIMEOUT)
         return cls(rank, world, place)
 
+    def aside(self) -> "Processes":
+        """The same processes with a group of their own, for a second thread to agree by; all call it together."""
+        return replace(self, group=dist.new_group(backend="gloo", timeout=_TIMEOUT)) if self.world > 1 else self
+
     @property
     def is_first(self) -> bool:
         """Whether this process writes logs."""
@@ -79,7 +85,7 @@ class Processes:
             return np.array([values], np.float64)
         own = torch.tensor(list(values), dtype=torch.float64)
         found = [torch.empty_like(own) for _ in range(self.world)]
-        dist.all_gather(found, own)
+        dist.all_gather(found, own, group=self.group)
         return torch.stack(found).numpy()
 
     def gather_objects(self, value: T) -> list[T]:
@@ -87,10 +93,10 @@ class Processes:
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=self.group)
         return found
 
-    def agree(self, error: str | None) -> None:
+    def agree(self, error: UserError | str | None) -> None:
         """Go on only if no process has an error.
 
         Raises:
@@ -98,12 +104,12 @@ class Processes:
         """
         for found in self.gather_objects(error):
             if found is not None:
-                raise UserError(found)
+                raise found if isinstance(found, UserError) else UserError(found)
 
     def wait(self) -> None:
         """Until all are here."""
         if self.world > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
 
     def leave(self) -> None:
         """End the process group."""

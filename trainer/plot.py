@@ -48,6 +48,7 @@ def plot(options: PlotOptions) -> None:
         sys.stdout.write(f"{run}: {summary(lines)}\n")
         _curve(axes, lines, "raw_bits_per_byte", f"{prefix}raw view")
         _curve(axes, lines, "comp_bits_per_byte", f"{prefix}comp view")
+        _curve(axes, lines, "validation_bits_per_byte", f"{prefix}held out, raw", smooth=False)
     axes.set(xlabel="step", ylabel="bits per raw byte", ylim=(0, 8))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -57,12 +58,15 @@ def plot(options: PlotOptions) -> None:
     sys.stdout.write(f"{out}\n")
 
 
-def _curve(axes: Any, lines: list[dict[str, Any]], name: str, label: str) -> None:
+def _curve(axes: Any, lines: list[dict[str, Any]], name: str, label: str, *, smooth: bool = True) -> None:
     points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
     if not points:
         return
     steps, values = (np.array(column) for column in zip(*points, strict=True))
+    if not smooth:
+        axes.plot(steps, values, label=label, marker=".")
+        return
     width = min(SMOOTHED_STEPS, len(values))
-    smooth = np.convolve(values, np.ones(width) / width, "valid")
-    (drawn,) = axes.plot(steps[width - 1 :], smooth, label=label)
+    means = np.convolve(values, np.ones(width) / width, "valid")
+    (drawn,) = axes.plot(steps[width - 1 :], means, label=label)
     axes.plot(steps, values, color=drawn.get_color(), alpha=0.2, linewidth=0.8)

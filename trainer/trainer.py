@@ -7,12 +7,11 @@ model's time, data and logs take about 1 %.
 
 import json
 import logging
-import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -22,19 +21,25 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from schemas.errors import UserError
-from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET
-from trainer import checkpoint, optim, plan
-from trainer.config import TrainOptions
-from trainer.data.batch import Arrays, Batch
+from trainer import optim, plan
+from trainer.checkpoint import Checkpoint, Saver, newest
+from trainer.checkpoint_store import store_at
+from trainer.config import RUN_CONFIG, TrainOptions
+from trainer.data.batch import Batch
 from trainer.data.loader import Loader
 from trainer.data.state import differences, merge_states
+from trainer.data.views import Mode
+from trainer.figures import StepFigures, ViewNats, bits_per_byte, finite
+from trainer.import_model import config_in, load_into
 from trainer.model.evabyte import EvaByte, ModelConfig, parameters
+from trainer.model.heads import reweighted
 from trainer.parallel import ALONE, Processes, shard
+from trainer.profiling import profiled
 from trainer.run_log import RunLog
+from trainer.spikes import StepGuard
+from trainer.validate import Validation
 
 log = logging.getLogger(__name__)
-
-CONFIG = "config.json"
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 """What the blocks compute in; parameters are stored in fp32, with fp64 in that."""
@@ -57,25 +62,68 @@ class Trainer:
         self.processes = processes
         self.loader = Loader(replace(options.loader(), rank=processes.rank, world=processes.world))
         self.steps = self.loader.options.steps
-        self.model_config = ModelConfig.of(
-            options.sizes,
-            vocabulary_size=self.loader.vocabulary.size,
-            main_heads=self.loader.options.main_heads,
-            raw_heads=self.loader.options.raw_heads,
-        )
-        self.model = self._build()
+        self._store = store_at(options.checkpoint_place)
+        self.saver = Saver(self._store, options.keep, processes, background=options.background_checkpoints)
+        found = None if options.afresh else self._newest()
+        self.model_config = self._sizes(found)
+        self.model = self._build(drawn=found is None)
         self.peak_rate = options.peak_rate or options.sizes.peak_rate
         self.optimiser = optim.adamw(self.model.parameters(), self.peak_rate)
         self.warmup = optim.warmup_steps(self.steps)
+        self.guard = StepGuard(options.spike_factor, options.skip_spikes)
+        self.validation = self._validation()
         self.step = 0
-        self._saved = 0  # the step of the newest checkpoint
+        self._saved = 0  # the step of the newest checkpoint, written or under way
         self._signalled: signal.Signals | None = None  # this process
         self._stop: signal.Signals | None = None  # as all have agreed
-        if not options.afresh:
-            self._resume()
+        if found is not None:
+            self._resume(found)
 
-    def _build(self) -> EvaByte:
-        """The model, drawn from the seed: the same for any number of processes on one kind of device."""
+    def _validation(self) -> Validation | None:
+        options, loader = self.options, self.loader.options
+        if not options.validate_every or options.mode is Mode.COMP_ONLY:  # that one never sees bytes
+            return None
+        return Validation(
+            options.data,
+            val_fraction=options.val_fraction,
+            size=options.validate_bytes,
+            context=loader.sequence,
+            rows=options.micro_batch or loader.local_batch,
+            sentinels=options.mode is not Mode.NO_SENTINELS,
+            processes=self.processes,
+        )
+
+    def _newest(self) -> Checkpoint | None:
+        if self.processes.is_first:
+            self._store.sweep()
+        return newest(self._store, self.processes)
+
+    def _sizes(self, found: Checkpoint | None) -> ModelConfig:
+        """Of the model: the scale's, or those of the one that it starts from, which need not be there for a resume."""
+        options, loader = self.options, self.loader
+        config = ModelConfig.of(
+            options.sizes,
+            vocabulary_size=loader.vocabulary.size,
+            main_heads=loader.options.main_heads,
+            raw_heads=loader.options.raw_heads,
+        )
+        if options.init_from is None:
+            return config
+        given = config_in(options.init_from) if found is None else ModelConfig(**found.state["config"]["model"])
+        if loader.options.sequence % given.window:
+            raise UserError(
+                f"--sequence {loader.options.sequence}: expected a multiple of the {given.window} ids of a window of "
+                f"{options.init_from}"
+            )
+        ours = {name: getattr(config, name) for name in ("vocabulary_size", "main_heads", "raw_heads")}
+        return replace(given, **ours)
+
+    def _build(self, *, drawn: bool) -> EvaByte:
+        """The model.
+
+        Args:
+            drawn: from the seed, the same for any number of processes on one kind of device, or from `--init-from`.
+        """
         options, processes = self.options, self.processes
         precision = PRECISIONS[options.precision or ("bf16" if processes.device.type == "cuda" else "fp32")]
         stored = torch.float64 if precision is torch.float64 else torch.float32
@@ -96,6 +144,14 @@ class Trainer:
             model.to_empty(device=processes.device)
         generator = torch.Generator(processes.device).manual_seed(options.seed)
         model.init_weights(generator, options.sizes.init)
+        if drawn and options.init_from is not None:
+            reason: str | None = None
+            try:
+                proxy = self.loader.datasets[0].fingerprint
+                load_into(model, options.init_from, vocabulary=self.loader.vocabulary, fingerprint=proxy)
+            except UserError as error:  # each process reads the folder itself
+                reason = str(error)
+            processes.agree(reason)
         return model
 
     def notes(self) -> list[str]:
@@ -113,16 +169,30 @@ class Trainer:
         run = self.options.folder
         if self.processes.is_first:
             run.mkdir(parents=True, exist_ok=True)
-            (run / CONFIG).write_text(json.dumps(self.identity(), indent=1, default=str) + "\n")
-        with self._run_log() as run_log, self.loader, self._stop_on_signals():
+            config = {**self.identity(), "checkpoints": self.options.checkpoints}
+            (run / RUN_CONFIG).write_text(json.dumps(config, indent=1, default=str) + "\n")
+        profiling = profiled(run, self.options.profile_steps, self.processes.rank)
+        with self._run_log() as run_log, self.loader, self._stop_on_signals(), profiling as profile_step:
             while self.step < self.steps and self._stop is None:
                 metrics = self.train_step()
+                profile_step()
+                if self._is_due(self.options.checkpoint_every):
+                    self.save()
+                metrics["validation_bits_per_byte"] = self._validate()
                 if run_log is not None:
                     run_log.write(metrics, self._line(metrics))
-                if self.step % self.options.checkpoint_every == 0 or self.step == self.steps:
-                    self.save()
             if self.step != self._saved:
                 self.save()
+            self.saver.wait()
+
+    def _validate(self) -> float | None:
+        """Held-out bits per byte where they are due."""
+        if self.validation is None or not self._is_due(self.options.validate_every):
+            return None
+        return self.validation.bits_per_byte(self.model)
+
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.steps
 
     def _run_log(self) -> AbstractContextManager[RunLog | None]:
         """The log, kept by the first process."""
@@ -145,18 +215,17 @@ class Trainer:
         rate = self.peak_rate * optim.rate_factor(self.step, self.steps, self.warmup)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        nats = _Nats()
+        nats = ViewNats()
         total = 0.0
         micro_batches = list(batch.micro_batches(self.options.micro_batch or self.loader.options.local_batch))
         for index, arrays in enumerate(micro_batches):
             if isinstance(self.model, FSDPModule):
                 self.model.set_requires_gradient_sync(index == len(micro_batches) - 1)
-            loss = self.model.loss(
-                *(
-                    torch.from_numpy(array).to(self.processes.device, non_blocking=True)
-                    for array in (arrays.ids, arrays.doc, arrays.position, arrays.labels, arrays.weights)
-                )
+            ids, doc, position, labels, weights = (
+                torch.from_numpy(array).to(self.processes.device, non_blocking=True)
+                for array in (arrays.ids, arrays.doc, arrays.position, arrays.labels, arrays.weights)
             )
+            loss = self.model.loss(ids, doc, position, labels, reweighted(weights, self.options.head_weights))
             # FSDP takes the mean of the processes' gradients, the loss is a sum over them
             (loss.total * (self.processes.world / targets)).backward()
             total += float(loss.total.detach())
@@ -166,18 +235,19 @@ class Trainer:
                 parameter.grad = torch.zeros_like(parameter)
         found_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), optim.CLIP_NORM)
         norm = float(found_norm.full_tensor() if isinstance(found_norm, DTensor) else found_norm)
-        everywhere = _Everywhere.of(self.processes, batch, total, nats, waited, self._signalled)
+        everywhere = StepFigures.of(self.processes, batch, total, nats, waited, self._signalled, self.saver.failed)
+        if everywhere.save_failed:
+            self.saver.wait()  # says why
         loss_value = everywhere.total / targets
-        if not math.isfinite(loss_value) or not math.isfinite(norm):
-            raise UserError(
-                f"step {self.step}: the loss is {loss_value} and the gradient norm {norm}; nothing was saved of this "
-                "step: lower --peak-rate and start the same run again from its last checkpoint"
-            )
-        self.optimiser.step()
+        wanted, spike = self.guard.judge(self.step, loss_value, norm)
+        if wanted:
+            self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         self._stop = everywhere.stop
-        return self._metrics(batch.step, loss_value, everywhere, norm, rate, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        metrics = self._metrics(batch.step, loss_value, everywhere, norm, rate, seconds)
+        return {**metrics, "spike": spike, "skipped": not wanted}
 
     def _next_batch(self) -> Batch:
         """The next batch; a dataset that turns out damaged costs no step that is done."""
@@ -191,21 +261,25 @@ class Trainer:
         if self.processes.gather([reason is not None]).any():
             if self.step != self._saved:
                 self.save(before)
+            self.saver.wait()
             self.processes.agree(reason)
         assert batch is not None
         return batch
 
     def save(self, loader_state: dict[str, Any] | None = None) -> None:
-        """Write a checkpoint.
+        """Begin to write a checkpoint.
 
         Args:
             loader_state: of this process; None: where its loader is.
+
+        Raises:
+            UserError: the one before could not be written.
         """
         model, optimiser = get_state_dict(self.model, self.optimiser)
         loader = merge_states(self.processes.gather_objects(loader_state or self.loader.state()))
-        state = {"step": self.step, "loader": loader, "config": self.identity()}
+        state = {"step": self.step, "loader": loader, "guard": self.guard.state(), "config": self.identity()}
         tensors = {"model": model, "optimiser": optimiser}
-        checkpoint.save(self.options.folder, tensors, state, self.options.keep, self.processes)
+        self.saver.save(tensors, state)
         self._saved = self.step
 
     def identity(self) -> dict[str, Any]:
@@ -221,16 +295,15 @@ class Trainer:
             "peak_rate": self.peak_rate,
             "data": list(self.options.data),
             "val_fraction": self.options.val_fraction,
+            "head_weights": list(self.options.head_weights),
         }
         return identity
 
-    def _resume(self) -> None:
-        found = checkpoint.newest(self.options.folder, self.processes)
-        if found is None:
-            return
+    def _resume(self, found: Checkpoint) -> None:
         saved, now = ({**config, "data": None} for config in (found.state["config"], self.identity()))
         different = differences(saved, now)  # datasets may have moved: the loader compares what is in them
         if different:
+            found.release()
             raise UserError(
                 f"RUN={self.options.folder} is another run: {'; '.join(different)}. Choose another RUN, or --afresh"
             )
@@ -238,18 +311,19 @@ class Trainer:
         found.load_into({"model": model, "optimiser": optimiser})
         set_state_dict(self.model, self.optimiser, model_state_dict=model, optim_state_dict=optimiser)
         self.loader.load_state(found.state["loader"])
+        self.guard.load_state(found.state["guard"])
         self.step = self._saved = found.step
 
     def _metrics(
-        self, step: int, loss: float, everywhere: "_Everywhere", norm: float, rate: float, seconds: float
+        self, step: int, loss: float, everywhere: "StepFigures", norm: float, rate: float, seconds: float
     ) -> dict[str, Any]:
         sums = everywhere.sums
         symbols = sums["raw_symbols"] + sums["comp_symbols"]
         return {
             "step": step,
-            "loss": loss,
-            "raw_bits_per_byte": _bits(sums["raw_nats"], sums["raw_bytes"]),
-            "comp_bits_per_byte": _bits(sums["comp_nats"], sums["comp_view_bytes"]),
+            "loss": finite(loss),
+            "raw_bits_per_byte": bits_per_byte(sums["raw_nats"], sums["raw_bytes"]),
+            "comp_bits_per_byte": bits_per_byte(sums["comp_nats"], sums["comp_view_bytes"]),
             "rate_of_comp": self.loader.schedule.rate(step) if self.options.mode.mixes else None,
             "pairs": int(sums["pairs"]),
             "padding": sums["padding"] / (self.loader.options.batch * self.loader.options.sequence),
@@ -258,7 +332,7 @@ class Trainer:
             "symbols": int(symbols),
             "symbols_per_second": symbols / seconds,
             "data_wait": everywhere.waited / seconds,
-            "gradient_norm": norm,
+            "gradient_norm": finite(norm),
             "learning_rate": rate,
             "memory_bytes": everywhere.memory,
             "mfu": self._utilisation(symbols / seconds),
@@ -276,10 +350,16 @@ class Trainer:
         return symbols_per_second * flops / (peak * self.processes.world)
 
     def _line(self, metrics: dict[str, Any]) -> str:
-        parts = [f"step {metrics['step'] + 1:,}/{self.steps:,}", f"loss {metrics['loss']:.3f}"]
+        parts = [
+            f"step {metrics['step'] + 1:,}/{self.steps:,}",
+            "loss not finite" if metrics["loss"] is None else f"loss {metrics['loss']:.3f}",
+        ]
         views = [(view, metrics[f"{view}_bits_per_byte"]) for view in ("raw", "comp")]
         shown = ", ".join(f"{view} {bits:.3f}" for view, bits in views if bits is not None)
         parts += [f"{shown} bits/byte"] if shown else []
+        held_out = metrics["validation_bits_per_byte"]
+        parts += [f"held out {held_out:.3f}"] if held_out is not None else []
+        parts += ["update skipped"] if metrics["skipped"] else []
         ids_left = (self.steps - self.step) * self.loader.options.batch * self.loader.options.sequence
         seconds_left = ids_left / metrics["symbols_per_second"]
         parts += [f"{metrics['symbols_per_second']:,.0f} symbols/s", f"epoch {metrics['epoch_mean']:.2f}"]
@@ -299,71 +379,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-class _Nats:
-    """Head 0's cross-entropy by view, summed over micro-batches."""
-
-    def __init__(self) -> None:
-        self.raw_bytes = 0
-        self.raw = 0.0
-        self.comp = 0.0
-
-    def add(self, arrays: Arrays, next_nats: torch.Tensor) -> None:
-        """Count the raw bytes predicted in raw views, and everything in comp views."""
-        nats = next_nats.cpu().numpy()
-        label = arrays.labels[:, :, 0]
-        byte = (arrays.view == 0) & (arrays.weights[:, :, 0] > 0) & (label >= BYTE_OFFSET) & (label < COMP_OFFSET)
-        self.raw_bytes += int(byte.sum())
-        self.raw += float(nats[byte].sum(dtype="float64"))
-        self.comp += float(nats[arrays.view == 1].sum(dtype="float64"))
-
-
-_SUMMED = ("raw_symbols", "comp_symbols", "pairs", "padding", "raw_view_bytes", "comp_view_bytes")
-
-
-@dataclass(frozen=True)
-class _Everywhere:
-    """A step's figures over all processes, the same in each.
-
-    Attributes:
-        total: sum of weighted cross-entropies in nats.
-        sums: of the batch's counts and of `_Nats`.
-        memory: most bytes that a process has held so far.
-        waited: seconds for data, of the process that waited longest.
-        epochs: min, mean, max over all lanes.
-        stop: a signal that some process got.
-    """
-
-    total: float
-    sums: dict[str, float]
-    memory: int
-    waited: float
-    epochs: tuple[float, float, float]
-    stop: signal.Signals | None
-
-    @classmethod
-    def of(
-        cls, processes: Processes, batch: Batch, total: float, nats: _Nats, waited: float, stop: signal.Signals | None
-    ) -> "_Everywhere":
-        """Gather them."""
-        counts = [getattr(batch.counts, name) for name in _SUMMED]
-        memory = plan.peak_memory(processes.device)
-        own = [total, nats.raw, nats.comp, nats.raw_bytes, *counts, memory, waited, *batch.epochs, stop or 0]
-        found = processes.gather(own)
-        sums = found.sum(axis=0).tolist()
-        names = ("raw_nats", "comp_nats", "raw_bytes", *_SUMMED)
-        number = int(found[:, -1].max())
-        return cls(
-            total=sums[0],
-            sums=dict(zip(names, sums[1 : 1 + len(names)], strict=True)),
-            memory=int(found[:, -6].max()),
-            waited=float(found[:, -5].max()),
-            epochs=(float(found[:, -4].min()), float(found[:, -3].mean()), float(found[:, -2].max())),
-            stop=signal.Signals(number) if number else None,
-        )
-
-
-def _bits(nats: float, size: float) -> float | None:
-    """Bits per byte; None without bytes."""
-    return nats / math.log(2) / size if size else None

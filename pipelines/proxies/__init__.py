@@ -6,9 +6,9 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from pipelines.inputs import filesystem, is_remote
 from pipelines.proxies.base import Encoded, EncodedBatch, Proxy
 from schemas.errors import UserError
+from schemas.remote import filesystem, is_remote
 
 __all__ = ["BUILT_IN", "ENTRY_POINTS", "Encoded", "EncodedBatch", "Proxy", "load", "local_copy", "names"]
 

@@ -56,7 +56,7 @@ def finish(world: int, data: Path, run: Path, *options: str) -> list[dict[str, A
 
 def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], *, rtol: float) -> None:
     assert [line["step"] for line in found] == [line["step"] for line in expected]
-    for name in ("loss", "gradient_norm", "raw_bits_per_byte", "comp_bits_per_byte"):
+    for name in ("loss", "gradient_norm", "raw_bits_per_byte", "comp_bits_per_byte", "validation_bits_per_byte"):
         values = [line[name] for line in expected if line[name] is not None]
         assert [line[name] for line in found if line[name] is not None] == pytest.approx(values, rel=rtol), name
     for name in SAME_DATA:
@@ -66,6 +66,7 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], *, 
 @pytest.mark.parametrize(("world", "precision", "rtol"), [(2, "fp64", 1e-10), (4, "fp32", 1e-5)])
 def test_losses_are_those_of_one_process(data: Path, tmp_path: Path, world: int, precision: str, rtol: float) -> None:
     options = ("--steps", "20", "--precision", precision, "--micro-batch", "1", "--peak-rate", "1e-3")
+    options += ("--validate-every", "10", "--validate-bytes", "6000")
     alone = finish(1, data, tmp_path / "alone", *options)
     shared = finish(world, data, tmp_path / "shared", *options)
     assert len(alone) == 20

@@ -5,7 +5,6 @@ import errno
 import json
 import math
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -17,76 +16,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from training_runs import losses, options_for
 
-from pipelines.preprocess import PreprocessOptions, preprocess
-from pipelines.proxies.prepare import ProxyOptions
 from schemas.command_line import BAD_OPTIONS, FAILED, Command
 from schemas.command_line import run as run_command
 from schemas.errors import UserError
-from schemas.vocabulary import BOS, BYTE_OFFSET, RAW_CLOSE, RAW_OPEN
+from schemas.vocabulary import BYTE_OFFSET
 from trainer import checkpoint, optim
-from trainer.config import TrainOptions
+from trainer.checkpoint_store import store_at
 from trainer.data.dataset import Dataset
 from trainer.data.rows import RowGroup
 from trainer.data.views import Mode
+from trainer.decoding import Generator
 from trainer.evaluate.bpb import BpbOptions, blocks_of, evaluate, score
-from trainer.generate import GenerateOptions, generate, generate_bytes, until_stop
+from trainer.generate import GenerateOptions, generate
 from trainer.markov import MarkovModel
 from trainer.model.evabyte import EvaByte, ModelConfig
 from trainer.plot import PlotOptions, plot
 from trainer.restore import restore
 from trainer.run_log import read_metrics, summary
 from trainer.trainer import Trainer
-
-TOKENIZER = str(Path(__file__).parent.parent / "data" / "tokenizer.json")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small corpus under each proxy."""
-    corpus = tmp_path_factory.mktemp("corpus")
-    rng = random.Random(0)
-    words = [f"name_{n} = value[{n}]\n" for n in range(40)] + ["def f(self):\n", "    return None\n"]
-    for n in range(60):
-        (corpus / f"{n}.py").write_text("".join(rng.choices(words, k=rng.randint(20, 120))))
-    found = {}
-    for name, options in {
-        "neural": {"bits": 12, "compressor": "pretrained"},
-        "bpe": {"tokenizer": TOKENIZER},
-        "gzip": {},
-        "identity": {},
-    }.items():
-        found[name] = tmp_path_factory.mktemp(name) / "out"
-        preprocess(
-            PreprocessOptions(
-                corpus=str(corpus), out=str(found[name]), proxy=ProxyOptions(proxy=name, **options),
-                workers=1, quiet=True, row_group_bytes=4096,
-            )
-        )  # fmt: skip
-    return found
-
-
-def options_for(data: Path, run: Path, **changes: object) -> TrainOptions:
-    return TrainOptions(
-        **{
-            "data": (str(data),), "run": str(run), "steps": 6, "batch": 2, "sequence": 256, "val_fraction": 0.1,
-            "checkpoint_every": 2, "tensorboard": False, "prefetch": 0, **changes,
-        }
-    )  # fmt: skip
-
-
-def losses(run: Path) -> list[float]:
-    return [line["loss"] for line in read_metrics(run)]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +52,7 @@ def test_every_proxy_and_mode_trains(datasets: dict[str, Path], tmp_path: Path, 
     assert len(values) == 3
     assert all(math.isfinite(value) for value in values)
     restored = restore(str(tmp_path))
-    assert len(list(generate_bytes(restored.model, b"def ", max_bytes=5))) <= 5
+    assert len(Generator(restored.model).generate([b"def "], max_bytes=5)[0].data) <= 5
 
 
 def test_identity_data_takes_only_bytes(datasets: dict[str, Path], tmp_path: Path) -> None:
@@ -116,6 +67,7 @@ def test_resume_gives_the_same_losses_to_the_last_bit(datasets: dict[str, Path],
         while trainer.step < stop:
             trainer.train_step()
         trainer.save()
+        trainer.saver.wait()
     last = Trainer(options_for(datasets["neural"], tmp_path / "cut", prefetch=3, checkpoint_every=1))
     assert last.step == 4
     last.train()
@@ -167,8 +119,30 @@ def test_a_dataset_may_move_between_two_parts_of_a_run(datasets: dict[str, Path]
     trainer = Trainer(options_for(datasets["neural"], tmp_path / "run"))
     trainer.train_step()
     trainer.save()
+    trainer.saver.wait()
     shutil.copytree(datasets["neural"], tmp_path / "moved")
     assert Trainer(options_for(tmp_path / "moved", tmp_path / "run")).step == 1
+
+
+def test_checkpoints_on_an_object_store_resume_and_restore(datasets: dict[str, Path], tmp_path: Path) -> None:
+    url = f"memory://{tmp_path}/far"
+    Trainer(options_for(datasets["neural"], tmp_path / "whole")).train()
+    trainer = Trainer(options_for(datasets["neural"], tmp_path / "run", checkpoints=url, checkpoint_every=2))
+    for _ in range(3):
+        trainer.train_step()
+    trainer.save()
+    trainer.saver.wait()
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)  # the machine is gone
+    again = Trainer(options_for(datasets["neural"], tmp_path / "run", checkpoints=url, checkpoint_every=2))
+    assert again.step == 3
+    again.train()
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")[3:]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    there, here, whole = restore(url), restore(str(tmp_path / "run")), restore(str(tmp_path / "whole"))
+    assert there.step == here.step == whole.step
+    for name, parameter in whole.model.named_parameters():
+        assert torch.equal(there.model.get_parameter(name), parameter)
+        assert torch.equal(here.model.get_parameter(name), parameter)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "no state", "left over"])
@@ -187,9 +161,11 @@ def test_the_last_whole_checkpoint_resumes(datasets: dict[str, Path], tmp_path: 
         (folders[1] / "state.json").unlink()
     else:
         (tmp_path / "checkpoints" / ".tmp-1-step-0000000008").mkdir()
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.newest(store_at(tmp_path / "checkpoints"))
     assert found is not None
     assert found.step == (6 if damage == "left over" else 4)
+    assert bool(list((tmp_path / "checkpoints").glob(".tmp-*"))) == (damage == "left over")  # may be under way
+    Trainer(options_for(datasets["neural"], tmp_path, steps=6, keep=2))
     assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
 
 
@@ -202,6 +178,7 @@ def test_a_full_disk_keeps_the_checkpoints_there_are(
     trainer = Trainer(options_for(datasets["neural"], tmp_path))
     trainer.train_step()
     trainer.save()
+    trainer.saver.wait()
 
     def full(*_: object, **__: object) -> None:
         raise error
@@ -209,9 +186,11 @@ def test_a_full_disk_keeps_the_checkpoints_there_are(
     monkeypatch.setattr(checkpoint.dcp, "save", full)
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1000))
     trainer.train_step()
+    trainer.save()
+    trainer.saver._thread.join()
     with pytest.raises(UserError, match=r"step-0000000002: checkpoint not written: no space left.*start the same run"):
-        trainer.save()
-    found = checkpoint.newest(tmp_path)
+        trainer.train_step()
+    found = checkpoint.newest(store_at(tmp_path / "checkpoints"))
     assert found is not None
     assert found.step == 1
 
@@ -263,14 +242,6 @@ def test_modes_are_given_as_they_are_written(tmp_path: Path, capsys: pytest.Capt
     assert "no dataset there" in capsys.readouterr().err
     assert run_command("trainer", {"train": command}, [*arguments[:-1], "half"]) == BAD_OPTIONS
     assert "'never-pair'" in capsys.readouterr().err
-
-
-def test_loss_that_is_not_finite_stops_the_run(datasets: dict[str, Path], tmp_path: Path) -> None:
-    trainer = Trainer(options_for(datasets["neural"], tmp_path))
-    with torch.no_grad():
-        trainer.model.norm.weight.fill_(math.nan)
-    with pytest.raises(UserError, match=r"step 0: the loss is nan .*lower --peak-rate"):
-        trainer.train_step()
 
 
 def test_micro_batches_change_rounding_only(datasets: dict[str, Path], tmp_path: Path) -> None:
@@ -326,41 +297,6 @@ def model() -> EvaByte:
     built = EvaByte(config)
     built.init_weights(torch.Generator().manual_seed(0))
     return built
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.binary(max_size=90), st.sampled_from([0.0, 1.0]))
-def test_any_prompt_gives_bytes_and_the_same_again(model: EvaByte, prompt: bytes, temperature: float) -> None:
-    first, second = (
-        list(generate_bytes(model, prompt, max_bytes=12, temperature=temperature, seed=3)) for _ in range(2)
-    )
-    assert first == second
-    assert all(0 <= byte <= 255 for byte in first)
-
-
-def test_greedy_takes_the_likeliest_allowed_id_of_a_plain_forward_pass(model: EvaByte) -> None:
-    prompt = b"some prompt longer than a window of 16"
-    generated = list(generate_bytes(model, prompt, max_bytes=20))
-    ids = [BOS, RAW_OPEN, *(BYTE_OFFSET + byte for byte in prompt)]
-    for byte in generated:
-        with torch.no_grad():
-            hidden = model(torch.tensor([ids]), torch.zeros(1, len(ids)).long(), torch.arange(len(ids))[None])
-            logits = model.lm_head(hidden[:, -1])[0, 0]
-        allowed = [2, RAW_CLOSE, *range(BYTE_OFFSET, BYTE_OFFSET + 256)]
-        assert max(allowed, key=lambda id_: float(logits[id_])) == BYTE_OFFSET + byte
-        ids.append(BYTE_OFFSET + byte)
-
-
-@given(st.binary(max_size=40), st.lists(st.binary(min_size=1, max_size=4), max_size=3))
-def test_stop_texts_end_the_stream_and_are_not_given_out(data: bytes, stops: list[bytes]) -> None:
-    found = b"".join(until_stop(iter(data), tuple(stops)))
-    ends = [data.find(stop) + len(stop) for stop in stops if stop in data]
-    if not ends:
-        assert found == data
-        return
-    end = min(ends)
-    first = min(data[:end].find(stop) for stop in stops if stop in data[:end])
-    assert found == data[:first]
 
 
 def test_generate_command_takes_any_bytes(

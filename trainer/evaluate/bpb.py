@@ -1,9 +1,8 @@
 """`python -m trainer evaluate bpb`: bits per byte on the held-out raw documents of a dataset.
 
-Each document is rendered `bos <raw> bytes </raw> eos` and cut in blocks of `context` ids; a block starts with the
-opener (and bos where the document does), positions start at 0, and only its byte labels count, by head 0 over the
-full vocabulary. Every block is alone in its row, so the figure does not depend on the batch. Beside it, Markov models
-of order 1 and 2, counted on the training split and scored on the same documents.
+Documents are cut in blocks (`blocks.py`), and their bytes count, by head 0 over the full vocabulary; the figure does
+not depend on the batch. Beside it, Markov models of order 1 and 2, counted on the training split and scored on the
+same documents.
 """
 
 import json
@@ -11,17 +10,14 @@ import math
 import sys
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from schemas.errors import UserError
-from schemas.vocabulary import BOS, BYTE_OFFSET, COMP_OFFSET, PAD, RAW_CLOSE, RAW_OPEN
 from trainer.data.dataset import Dataset
 from trainer.data.lanes import held_out, training
+from trainer.evaluate.blocks import batch_of, blocks_of
 from trainer.markov import MarkovModel
 from trainer.model.evabyte import EvaByte
-from trainer.model.heads import loss_sum
 from trainer.restore import restore
 
 
@@ -76,7 +72,10 @@ def evaluate(options: BpbOptions) -> BpbResult:
         UserError: no run, no dataset, or nothing held out.
     """
     restored = restore(options.run)
-    dataset = Dataset(options.data or restored.config["data"][0])
+    data = options.data or next(iter(restored.config["data"]), None)
+    if data is None:
+        raise UserError(f"RUN={options.run}: does not say what it was trained on; give --data")
+    dataset = Dataset(data)
     val_fraction = float(restored.config["val_fraction"])
     documents: list[bytes] = []
     for document in held_out(dataset, val_fraction):
@@ -111,42 +110,12 @@ def evaluate(options: BpbOptions) -> BpbResult:
 def score(model: EvaByte, documents: list[bytes], context: int, batch: int, *, sentinels: bool = True) -> float:
     """Code length in bits of documents under head 0, block by block."""
     blocks = sorted((block for raw in documents for block in blocks_of(raw, context, sentinels)), key=len)
+    heads = model.config.main_heads + model.config.raw_heads
+    device = model.embed_tokens.weight.device
     total = 0.0
     for start in range(0, len(blocks), batch):
         rows = blocks[start : start + batch]
-        width = max(map(len, rows)) - 1
-        ids = np.full((len(rows), width), PAD, np.int64)
-        labels = np.zeros((len(rows), width, 1), np.int64)
-        for index, row in enumerate(rows):
-            ids[index, : len(row) - 1] = row[:-1]
-            labels[index, : len(row) - 1, 0] = row[1:]
-        counted = (labels >= BYTE_OFFSET) & (labels < COMP_OFFSET)
-        position = torch.arange(width).expand(len(rows), width)
-        # padding is a document of its own, after the block: nobody sees it
-        doc = torch.from_numpy((ids == PAD).astype(np.int64))
         with torch.no_grad():
-            hidden = model(torch.from_numpy(ids), doc, position)
-            heads = model.config.main_heads + model.config.raw_heads
-            wide = torch.zeros(len(rows), width, heads, dtype=torch.int64)
-            wide[:, :, :1] = torch.from_numpy(labels)
-            weights = torch.zeros(len(rows), width, heads)
-            weights[:, :, :1] = torch.from_numpy(counted.astype(np.float32))
-            total += float(loss_sum(model, hidden, wide, weights).next_nats.double().sum())
+            found = model.loss(*batch_of(rows, max(map(len, rows)) - 1, heads, device))
+        total += float(found.next_nats.double().sum())
     return total / math.log(2)
-
-
-def blocks_of(raw: bytes, context: int, sentinels: bool) -> list[npt.NDArray[np.int64]]:
-    """The blocks of one document: the ids of each, its last one only a label."""
-    opener = [RAW_OPEN] if sentinels else [BOS]
-    data = np.frombuffer(raw, np.uint8).astype(np.int64) + BYTE_OFFSET
-    first = [BOS, *opener] if sentinels else opener
-    blocks = []
-    at = 0
-    while at < len(data):
-        head = first if at == 0 else opener
-        part = data[at : at + context + 1 - len(head)]
-        blocks.append(np.concatenate([head, part]).astype(np.int64))
-        at += len(part)
-    if sentinels:
-        blocks[-1] = np.append(blocks[-1], RAW_CLOSE)
-    return blocks

@@ -16,6 +16,7 @@ position and is not in torch 2.11.
 Shapes: B sequences, T ids, H = P + R heads, N positions, D width, V ids of a head.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -170,6 +171,16 @@ def loss_sum(model: "EvaByte", hidden: Tensor, labels: Tensor, weights: Tensor, 
         raw_total, _ = model.raw_multibyte_lm_head.loss(flat, labels_nh[:, main:], weights_nh[:, main:], rows)
         total = total + raw_total
     return Loss(total, nats[:, 0].unflatten(0, hidden.shape[:2]))
+
+
+def reweighted(weights: Tensor, head_weights: Sequence[float]) -> Tensor:
+    """Weights [B, T, H] of a batch times those of the heads, each position's sum as it was; none: as they are."""
+    if not head_weights:
+        return weights
+    scaled = weights * torch.tensor(head_weights, device=weights.device)
+    sums = scaled.sum(-1, keepdim=True)
+    # a position whose heads all have weight 0 has none to give
+    return torch.where(sums > 0, scaled * weights.sum(-1, keepdim=True) / sums, 0)
 
 
 def reference_loss(model: "EvaByte", hidden: Tensor, ids: Tensor) -> Tensor:
