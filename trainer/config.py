@@ -1,14 +1,16 @@
 """Options of a training run: frozen, checked, saved with the run."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from schemas.errors import UserError
+from schemas.vocabulary import COMP_OFFSET
+from trainer.budget import Budget
 from trainer.data.options import LoaderOptions
 from trainer.data.views import Mode
-from trainer.model.evabyte import Recompute
+from trainer.model.evabyte import ModelConfig, Recompute
+from trainer.plan import flops_per_symbol
 from trainer.scales import Scale, scale_named
 
 RUN_CONFIG = "config.json"
@@ -33,6 +35,8 @@ class TrainOptions:
         mode: proxy, never-pair, always-pair, comp-only, bytes or no-sentinels.
         steps: optimiser steps N; default the scale's.
         symbols: budget of ids: N = ceil(symbols / (B T)).
+        flops: budget of operations, as `make plan` counts them: N = ceil(flops / those of a step).
+        raw_bytes: end the run when its raw views have shown so many bytes; needs steps.
         batch: B, sequences a step; default the scale's.
         sequence: T, ids a sequence; default the scale's.
         micro_batch: sequences of a forward pass; default all.
@@ -59,7 +63,7 @@ class TrainOptions:
         device: cpu or cuda; default cuda if there is one.
         precision: fp32, bf16 or fp64 of the computation; default bf16 on a GPU, fp32 on a CPU.
         recompute: activations to make anew in the backward pass, for less memory: none, selective or full.
-        compile: each block by torch.compile.
+        compile: each block by torch.compile; default on a GPU.
         replicas: copies of the model among the processes (HSDP); 1 shares one copy among all (FSDP).
         prefetch: batches made ahead.
         tensorboard: write event files.
@@ -73,6 +77,8 @@ class TrainOptions:
     mode: Mode = Mode.PROXY
     steps: int | None = None
     symbols: int | None = None
+    flops: float | None = None
+    raw_bytes: int | None = None
     batch: int | None = None
     sequence: int | None = None
     micro_batch: int | None = None
@@ -98,17 +104,18 @@ class TrainOptions:
     device: Literal["cpu", "cuda"] | None = None
     precision: Literal["fp32", "bf16", "fp64"] | None = None
     recompute: Recompute = "none"
-    compile: bool = False
+    compile: bool | None = None
     replicas: int = 1
     prefetch: int = 2
     tensorboard: bool = True
     profile_steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.symbols is not None:
-            raise UserError(f"--steps {self.steps} and --symbols {self.symbols}: give one of them")
-        if self.symbols is not None and self.symbols < 1:
-            raise UserError(f"--symbols {self.symbols}: give 1 or more")
+        self.budget.is_spent(0)  # making it checks it
+        if self.flops is not None and self.init_from is not None:
+            raise UserError(
+                f"--flops {self.flops:g} counts the scale's sizes; with --init-from give --steps or --symbols"
+            )
         if not 0 <= self.raw_heads <= 7:
             raise UserError(f"--raw-heads {self.raw_heads}: give 0 to 7")
         if self.checkpoint_every < 1 or self.keep < 0:
@@ -128,6 +135,15 @@ class TrainOptions:
         return scale_named(self.scale)
 
     @property
+    def budget(self) -> Budget:
+        """How long the run is.
+
+        Raises:
+            UserError: two lengths, or one of nothing.
+        """
+        return Budget(steps=self.steps, symbols=self.symbols, flops=self.flops, raw_bytes=self.raw_bytes)
+
+    @property
     def folder(self) -> Path:
         """Of the run."""
         if self.run is not None:
@@ -140,8 +156,11 @@ class TrainOptions:
         """Folder or URL of the checkpoints."""
         return self.checkpoints or str(self.folder / CHECKPOINTS)
 
-    def loader(self) -> LoaderOptions:
+    def loader(self, vocabulary_size: int = COMP_OFFSET) -> LoaderOptions:
         """The options of the loader.
+
+        Args:
+            vocabulary_size: of the model; only a budget of operations depends on it.
 
         Raises:
             UserError: sizes that cannot be.
@@ -150,16 +169,17 @@ class TrainOptions:
         batch, sequence = self.batch or scale.batch, self.sequence or scale.sequence
         if sequence % scale.window:
             raise UserError(f"--sequence {sequence}: expected a multiple of the window of {scale.window} ids")
-        steps = scale.steps if self.steps is None else self.steps
-        if self.symbols is not None:
-            steps = math.ceil(self.symbols / (batch * sequence))
         bytes_only = self.mode is Mode.BYTES
+        main_heads, raw_heads = (BYTES_HEADS, 0) if bytes_only else (1, self.raw_heads)
+        model = ModelConfig.of(scale, vocabulary_size=vocabulary_size, main_heads=main_heads, raw_heads=raw_heads)
+        symbols = batch * sequence
+        steps = self.budget.resolve(scale.steps, symbols, symbols * flops_per_symbol(model, sequence))
         heads = BYTES_HEADS if bytes_only else 1 + self.raw_heads
         given = self.head_weights
         if given and (len(given) != heads or min(given) < 0 or given[0] == 0):
             raise UserError(
-                f"--head-weights {' '.join(map(str, given))}: give {heads} numbers, one a head, none below 0 and the first "
-                "above it"
+                f"--head-weights {' '.join(map(str, given))}: give {heads} numbers, one a head, none below 0 and the "
+                "first above it"
             )
         return LoaderOptions(
             data=self.data,
@@ -172,8 +192,8 @@ class TrainOptions:
             mode=self.mode,
             ramp=self.ramp,
             pair_symbols=self.pair_symbols,
-            main_heads=BYTES_HEADS if bytes_only else 1,
-            raw_heads=0 if bytes_only else self.raw_heads,
+            main_heads=main_heads,
+            raw_heads=raw_heads,
             reference_loss=self.loss == "reference",
             micro_batch=self.micro_batch,
             prefetch=self.prefetch,

@@ -24,6 +24,6 @@ def train(options: TrainOptions) -> None:
         if trainer.stopped_by is not None:
             say(f"stopped after step {trainer.step:,} and saved; the same command goes on from there\n")
             raise SystemExit(128 + trainer.stopped_by)
-        say(f"{options.folder}: done, {trainer.steps:,} steps\n")
+        say(f"{options.folder}: done, {trainer.step:,} steps\n")
     finally:
         processes.leave()

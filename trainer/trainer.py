@@ -17,20 +17,22 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from schemas.errors import UserError
+from schemas.vocabulary import BYTES
 from trainer import optim, plan
 from trainer.checkpoint import Checkpoint, Saver, newest
 from trainer.checkpoint_store import store_at
 from trainer.config import RUN_CONFIG, TrainOptions
 from trainer.data.batch import Batch
+from trainer.data.dataset import Dataset
 from trainer.data.loader import Loader
 from trainer.data.state import differences, merge_states
 from trainer.data.views import Mode
 from trainer.figures import StepFigures, ViewNats, bits_per_byte, finite
 from trainer.import_model import config_in, load_into
+from trainer.memory import StepShape
 from trainer.model.evabyte import EvaByte, ModelConfig, parameters
 from trainer.model.heads import reweighted
 from trainer.parallel import ALONE, Processes, shard
@@ -60,7 +62,10 @@ class Trainer:
             torch.set_num_threads(options.threads)
         self.options = options
         self.processes = processes
-        self.loader = Loader(replace(options.loader(), rank=processes.rank, world=processes.world))
+        datasets = [Dataset(url) for url in options.data]
+        vocabulary = BYTES if options.mode is Mode.BYTES else datasets[0].vocabulary
+        loader_options = options.loader(vocabulary.size)
+        self.loader = Loader(replace(loader_options, rank=processes.rank, world=processes.world), datasets)
         self.steps = self.loader.options.steps
         self._store = store_at(options.checkpoint_place)
         self.saver = Saver(self._store, options.keep, processes, background=options.background_checkpoints)
@@ -73,6 +78,7 @@ class Trainer:
         self.guard = StepGuard(options.spike_factor, options.skip_spikes)
         self.validation = self._validation()
         self.step = 0
+        self.raw_bytes = 0  # that raw views have shown, in all processes
         self._saved = 0  # the step of the newest checkpoint, written or under way
         self._signalled: signal.Signals | None = None  # this process
         self._stop: signal.Signals | None = None  # as all have agreed
@@ -127,17 +133,16 @@ class Trainer:
         options, processes = self.options, self.processes
         precision = PRECISIONS[options.precision or ("bf16" if processes.device.type == "cuda" else "fp32")]
         stored = torch.float64 if precision is torch.float64 else torch.float32
-        if processes.device.type == "cpu":
-            plan.check_fits(options.scale, self.model_config, plan.available_bytes(), processes.world)
         # a process alone on a CPU computes in what it stores, without FSDP
         shared = dist.is_initialized()
         if not shared and precision is torch.bfloat16:
             raise UserError("--precision bf16: needs a GPU or torchrun; one process on a CPU takes fp32")
+        self._check_memory(shared)
         with torch.device("meta" if shared else processes.device):
             model = EvaByte(self.model_config).to(stored)
         for layer in model.layers:
             layer.recompute = options.recompute
-            if options.compile:
+            if options.compile or (options.compile is None and processes.device.type == "cuda"):
                 layer.compile()
         if shared:
             shard(model, processes, replicas=options.replicas, precision=None if precision is stored else precision)
@@ -153,6 +158,29 @@ class Trainer:
                 reason = str(error)
             processes.agree(reason)
         return model
+
+    def _check_memory(self, shared: bool) -> None:
+        """Before anything is allocated, so that what cannot be is said in one line, by all processes."""
+        options, loader, processes = self.options, self.loader.options, self.processes
+        on_gpu = processes.device.type == "cuda"
+        micro_batch = options.micro_batch or loader.local_batch
+        step = StepShape(
+            sequence=loader.sequence,
+            micro_batch=micro_batch,
+            micro_batches=loader.local_batch // micro_batch,
+            recompute=options.recompute,
+            precision=options.precision or ("bf16" if on_gpu else "fp32"),
+            shared=shared,
+            gpu=on_gpu,
+        )
+        sharing = max(processes.world // max(options.replicas, 1), 1)
+        reason: str | None = None
+        try:
+            available = plan.available_bytes(processes.device)
+            plan.check_fits(options.scale, self.model_config, available, sharing, step=step)
+        except UserError as error:
+            reason = str(error)
+        processes.agree(reason)
 
     def notes(self) -> list[str]:
         """Lines to show at the start."""
@@ -173,7 +201,7 @@ class Trainer:
             (run / RUN_CONFIG).write_text(json.dumps(config, indent=1, default=str) + "\n")
         profiling = profiled(run, self.options.profile_steps, self.processes.rank)
         with self._run_log() as run_log, self.loader, self._stop_on_signals(), profiling as profile_step:
-            while self.step < self.steps and self._stop is None:
+            while not self.is_over and self._stop is None:
                 metrics = self.train_step()
                 profile_step()
                 if self._is_due(self.options.checkpoint_every):
@@ -192,7 +220,12 @@ class Trainer:
         return self.validation.bits_per_byte(self.model)
 
     def _is_due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.steps
+        return self.step % every == 0 or self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are done, or all raw bytes of the budget shown."""
+        return self.step >= self.steps or self.options.budget.is_spent(self.raw_bytes)
 
     def _run_log(self) -> AbstractContextManager[RunLog | None]:
         """The log, kept by the first process."""
@@ -217,10 +250,9 @@ class Trainer:
             group["lr"] = rate
         nats = ViewNats()
         total = 0.0
-        micro_batches = list(batch.micro_batches(self.options.micro_batch or self.loader.options.local_batch))
-        for index, arrays in enumerate(micro_batches):
-            if isinstance(self.model, FSDPModule):
-                self.model.set_requires_gradient_sync(index == len(micro_batches) - 1)
+        micro_batch = self.options.micro_batch or self.loader.options.local_batch
+        # FSDP adds up the gradients of each at once: kept whole they might not fit
+        for arrays in batch.micro_batches(micro_batch):
             ids, doc, position, labels, weights = (
                 torch.from_numpy(array).to(self.processes.device, non_blocking=True)
                 for array in (arrays.ids, arrays.doc, arrays.position, arrays.labels, arrays.weights)
@@ -244,6 +276,7 @@ class Trainer:
             self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
+        self.raw_bytes += int(everywhere.sums["raw_view_bytes"])
         self._stop = everywhere.stop
         seconds = time.perf_counter() - start
         metrics = self._metrics(batch.step, loss_value, everywhere, norm, rate, seconds)
@@ -277,7 +310,13 @@ class Trainer:
         """
         model, optimiser = get_state_dict(self.model, self.optimiser)
         loader = merge_states(self.processes.gather_objects(loader_state or self.loader.state()))
-        state = {"step": self.step, "loader": loader, "guard": self.guard.state(), "config": self.identity()}
+        state = {
+            "step": self.step,
+            "raw_bytes": self.raw_bytes,
+            "loader": loader,
+            "guard": self.guard.state(),
+            "config": self.identity(),
+        }
         tensors = {"model": model, "optimiser": optimiser}
         self.saver.save(tensors, state)
         self._saved = self.step
@@ -313,6 +352,7 @@ class Trainer:
         self.loader.load_state(found.state["loader"])
         self.guard.load_state(found.state["guard"])
         self.step = self._saved = found.step
+        self.raw_bytes = int(found.state["raw_bytes"])
 
     def _metrics(
         self, step: int, loss: float, everywhere: "StepFigures", norm: float, rate: float, seconds: float

@@ -316,7 +316,7 @@ def test_blocks_hold_every_byte_once_as_a_label(raw: bytes, context: int, sentin
     blocks = blocks_of(raw, context, sentinels)
     labels = [int(id_) - BYTE_OFFSET for block in blocks for id_ in block[1:] if id_ >= BYTE_OFFSET]
     assert bytes(labels) == raw
-    assert all(len(block) <= context + 2 for block in blocks)
+    assert all(len(block) <= context + 1 for block in blocks)
 
 
 def test_score_does_not_depend_on_the_batch(model: EvaByte) -> None:

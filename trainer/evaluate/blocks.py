@@ -1,8 +1,8 @@
 """Raw documents as blocks of ids, and blocks as batches in which only bytes count.
 
-A document is rendered `bos <raw> bytes </raw> eos` and cut in blocks of `context` ids; a block starts with the opener
-(and bos where the document does), positions start at 0. Every block is alone in its row, so what is said of its bytes
-does not depend on the batch.
+A document is rendered `bos <raw> bytes`, without its end, which no byte depends on, and cut in blocks of `context`
+ids; a block starts with the opener (and bos where the document does), positions start at 0. Every block is alone in
+its row, so what is said of its bytes does not depend on the batch.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from schemas.vocabulary import BOS, BYTE_OFFSET, COMP_OFFSET, PAD, RAW_CLOSE, RAW_OPEN
+from schemas.vocabulary import BOS, BYTE_OFFSET, COMP_OFFSET, PAD, RAW_OPEN
 
 Block = npt.NDArray[np.int64]
 """Ids of a block; the last one is only a label."""
 
 
 def blocks_of(raw: bytes, context: int, sentinels: bool) -> list[Block]:
-    """The blocks of one document."""
+    """The blocks of one document, at most context + 1 ids each, the last one counted as a label only."""
     opener = [RAW_OPEN] if sentinels else [BOS]
     data = np.frombuffer(raw, np.uint8).astype(np.int64) + BYTE_OFFSET
     first = [BOS, *opener] if sentinels else opener
@@ -30,8 +30,6 @@ def blocks_of(raw: bytes, context: int, sentinels: bool) -> list[Block]:
         part = data[at : at + context + 1 - len(head)]
         blocks.append(np.concatenate([head, part]).astype(np.int64))
         at += len(part)
-    if sentinels:
-        blocks[-1] = np.append(blocks[-1], RAW_CLOSE)
     return blocks
 
 

@@ -1,0 +1,294 @@
+"""`python -m benchmarks.gpu`: all that only a GPU can show, in one run of at most ten minutes.
+
+  attention   forward and backward of the compiled kernel, of the windows that CPUs have and of plain causal attention
+              over the whole sequence; the kernel's differences from the windows in fp32 and bf16
+  step        a training step of the trainer itself: symbols/s, MFU and peak memory beside `plan`, and the same model
+              with plain causal attention in turns; below `--wanted-mfu` a trace of it
+  curve       a real run until the time is over: bits per byte by view and on held-out documents
+  decoding    bytes/s of that run's model, multi-byte and plain
+
+Each part is printed as it is done, so a run that is cut off has shown the parts before. `--toy` is the same on a CPU at
+sizes that take a minute. Everything is written below `--out` too.
+"""
+
+import contextlib
+import gc
+import json
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.preprocess import machine
+from schemas.errors import UserError
+from schemas.vocabulary import EOS
+from trainer import plan
+from trainer.config import TrainOptions
+from trainer.data.views import Mode
+from trainer.model import attention, flex
+from trainer.parallel import Processes
+from trainer.plot import PlotOptions, plot
+from trainer.run_log import read_metrics
+from trainer.scales import scale_named
+from trainer.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuBenchOptions:
+    """What a GPU shows.
+
+    Attributes:
+        data: dataset of the steps and the curve.
+        scale: of the steps.
+        sequence: T of the steps and the attention.
+        micro_batch: sequences of a forward pass; the step has one micro-batch.
+        recompute: activations made anew in the steps.
+        steps: of which the median counts.
+        curve_scale: of the run.
+        curve_mode: of the run; bytes has the heads that multi-byte decoding needs.
+        minutes: of the whole program.
+        wanted_mfu: below it a trace is written.
+        out: folder for pictures, logs, traces and figures.
+        toy: sizes for a CPU.
+    """
+
+    data: str = "data/stdlib-neural"
+    scale: str = "1.5b"
+    sequence: int = 16384
+    micro_batch: int = 1
+    recompute: str = "none"
+    steps: int = 12
+    curve_scale: str = "100m"
+    curve_mode: str = "bytes"
+    minutes: float = 9.0
+    wanted_mfu: float = 0.5
+    out: str = "runs/gpu-bench"
+    toy: bool = False
+
+
+def main(options: GpuBenchOptions) -> int:
+    """Run all parts; the exit status says whether all of them came to an end."""
+    if options.toy:
+        small = {"scale": "tiny", "sequence": 1024, "curve_scale": "tiny", "steps": 4}
+        options = replace(options, **small, minutes=min(options.minutes, 1.5))
+    elif not torch.cuda.is_available():
+        raise UserError("no CUDA device here; --toy tries the program on a CPU")
+    until = time.monotonic() + 60 * options.minutes
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    machine()
+    device = Processes.join("cpu" if options.toy else "cuda").device
+    print(f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'}, torch {torch.__version__}\n")
+    figures: dict[str, Any] = {}
+    failed = False
+    for name, part in {
+        "attention": partial(attention_figures, options, device),
+        "step": partial(step_figures, options, out),
+        "curve": partial(curve_figures, options, out, until),
+        "decoding": partial(decoding_figures, out),
+    }.items():
+        start = time.monotonic()
+        try:
+            figures[name] = part()
+        except Exception:  # noqa: BLE001 - the other parts are worth having
+            traceback.print_exc()
+            failed = True
+        print(f"({name}: {time.monotonic() - start:.0f} s)\n", flush=True)
+        (out / "figures.json").write_text(json.dumps(figures, indent=1))
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return int(failed)
+
+
+def attention_figures(options: GpuBenchOptions, device: torch.device) -> list[dict[str, Any]]:
+    """Times and differences of the attentions."""
+    scale = scale_named(options.scale)
+    dtype = torch.float32 if options.toy else torch.bfloat16
+    heads, dim = scale.heads, scale.dim // scale.heads
+    ids, doc = documents(options.sequence, device)
+    tensors = [torch.randn(1, heads, options.sequence, dim, device=device, dtype=dtype) for _ in range(3)]
+    tensors += [torch.randn(1, heads, 1, 1, dim, device=device, dtype=dtype) for _ in range(2)]
+    rules = {"window": scale.window, "chunk": scale.chunk}
+    windows_plan = attention.AttentionPlan.of(ids, doc, **rules, dtype=dtype)
+    ways: dict[str, Callable[..., Tensor]] = {
+        "windows": partial(attention.attend, plan=windows_plan),
+        "causal, whole sequence": lambda q, k, v, mu, phi: causal(q, k, v),
+    }
+    if device.type == "cuda":
+        ways = {"flex": partial(flex.attend, plan=flex.FlexPlan.of(ids, doc, **rules)), **ways}
+    print(f"{options.scale}: {heads} heads of {dim}, T {options.sequence:,}, {dtype}\n")
+    print("| attention | forward, ms | forward and backward, ms |\n|---|---|---|")
+    rows = []
+    for name, way in ways.items():
+        forward = milliseconds(lambda way=way: way(*tensors), device)
+        grown = [tensor.detach().requires_grad_() for tensor in tensors]
+        both = milliseconds(lambda way=way, grown=grown: way(*grown).float().square().sum().backward(), device)
+        rows.append({"attention": name, "forward_ms": forward, "both_ms": both})
+        print(f"| {name} | {forward:.2f} | {both:.2f} |", flush=True)
+    if device.type == "cuda":
+        for kind in (torch.float32, torch.bfloat16):
+            some = [tensor.to(kind).requires_grad_() for tensor in tensors]
+            found = []
+            exact = [tensor.detach().float().requires_grad_() for tensor in some]
+            exact_plan = attention.AttentionPlan.of(ids, doc, **rules, dtype=torch.float32)
+            for way, operands in ((ways["flex"], some), (partial(attention.attend, plan=exact_plan), exact)):
+                result = way(*operands)
+                gradients = torch.autograd.grad(result.float().square().sum(), operands)
+                found.append([result.detach(), *gradients])
+            differences = [float((a.float() - b.float()).abs().max()) for a, b in zip(*found, strict=True)]
+            named = dict(zip(("out", "dq", "dk", "dv", "dmu", "dphi"), differences, strict=True))
+            rows.append({"differences": named, "dtype": str(kind)})
+            print(f"\nlargest differences of flex in {kind} from windows in fp32: "
+                  + ", ".join(f"{name} {value:.2g}" for name, value in named.items()))  # fmt: skip
+    return rows
+
+
+def step_figures(options: GpuBenchOptions, out: Path) -> list[dict[str, Any]]:
+    """The trainer's own step, with its attention and with plain causal attention in turns."""
+    scale = scale_named(options.scale)
+    trainer = Trainer(
+        TrainOptions(
+            data=(options.data,), run=str(out / "step"), scale=options.scale, batch=options.micro_batch,
+            sequence=options.sequence, steps=1000, val_fraction=0.05, tensorboard=False, afresh=True,
+            recompute=options.recompute, validate_every=0, precision="fp32" if options.toy else None,
+            device="cpu" if options.toy else None,
+        ),
+        Processes.join("cpu" if options.toy else "cuda"),
+    )  # fmt: skip
+    device = trainer.processes.device
+    own = trainer.model._attention
+    rows: dict[str, list[dict[str, Any]]] = {"ours": [], "causal": []}
+    memory = {}
+    for turn in range(2):
+        for name, way in (("ours", own), ("causal", lambda *_: lambda q, k, v, mu, phi: causal(q, k, v))):
+            trainer.model._attention = way
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            for step in range(options.steps // 2 + 2):
+                metrics = trainer.train_step()
+                if step >= 2 or turn:  # the first compile and warm up
+                    rows[name].append(metrics)
+            memory[name] = plan.peak_memory(device)
+    trainer.model._attention = own
+    found = []
+    print(f"{options.scale}, T {options.sequence:,}, {options.micro_batch} a step, recompute {options.recompute}\n")
+    print("| attention | symbols/s | MFU | data wait | peak memory, GB |\n|---|---|---|---|---|")
+    for name, steps in rows.items():
+        speed = statistics.median(line["symbols_per_second"] for line in steps)
+        flops = plan.flops_per_symbol(trainer.model_config, options.sequence)
+        if name == "causal":  # two products of T / 2 keys a query, forward once and backward twice
+            summaries = options.sequence // (2 * scale.chunk) + scale.window
+            flops += 6 * scale.layers * scale.dim * options.sequence - 14 * scale.layers * scale.dim * summaries
+        peak = plan.peak_flops(device)
+        mfu = None if peak is None else speed * flops / peak
+        wait = statistics.median(line["data_wait"] for line in steps)
+        found.append({"attention": name, "symbols_per_second": speed, "mfu": mfu, "peak_memory": memory[name]})
+        shown = "-" if mfu is None else f"{mfu:.1%}"
+        print(f"| {name} | {speed:,.0f} | {shown} | {wait:.2%} | {memory[name] / 1e9:.2f} |")
+    if found[0]["mfu"] is not None and found[0]["mfu"] < options.wanted_mfu:
+        trace(trainer, out / "step-trace.json.gz")
+    trainer.loader.close()
+    return found
+
+
+def trace(trainer: Trainer, path: Path) -> None:
+    """Where the time of a step goes."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        trainer.train_step()
+    profiler.export_chrome_trace(str(path))
+    print(profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=25))
+
+
+def curve_figures(options: GpuBenchOptions, out: Path, until: float) -> dict[str, Any]:
+    """A run that lasts for most of the time that is left."""
+    seconds = max(until - time.monotonic() - 45, 20)
+    run = out / "curve"
+    scale = scale_named(options.curve_scale)
+    sizes = {"batch": 2, "sequence": 512} if options.toy else {"batch": 16, "sequence": scale.sequence}
+    fixed: dict[str, Any] = {
+        "data": (options.data,), "run": str(run), "scale": options.curve_scale, "mode": Mode(options.curve_mode),
+        "val_fraction": 0.05, "afresh": True, "device": "cpu" if options.toy else None, **sizes,
+    }  # fmt: skip
+    processes = Processes.join("cpu" if options.toy else "cuda")
+    probe = Trainer(TrainOptions(**fixed, steps=1000, validate_every=0, tensorboard=False), processes)
+    for _ in range(3):
+        probe.train_step()
+    start = time.perf_counter()
+    for _ in range(5):
+        probe.train_step()
+    each = (time.perf_counter() - start) / 5
+    probe.loader.close()
+    del probe
+    steps = max(int(seconds / each), 20)
+    print(f"{options.curve_scale} {options.curve_mode}: {steps} steps of {each:.2f} s")
+    trainer = Trainer(TrainOptions(**fixed, steps=steps, validate_every=max(steps // 10, 1)), processes)
+    trainer.train()
+    plot(PlotOptions(run=(str(run),)))
+    held_out = [line["validation_bits_per_byte"] for line in read_metrics(run)]
+    found = {"steps": steps, "held_out": [value for value in held_out if value is not None]}
+    print("held-out bits per byte: " + " ".join(f"{value:.3f}" for value in found["held_out"]))
+    return found
+
+
+def decoding_figures(out: Path) -> None:
+    """Multi-byte decoding of the run's model against plain decoding."""
+    from benchmarks import decoding
+
+    decoding.main(decoding.DecodingBenchOptions(run=str(out / "curve")))
+
+
+def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Plain causal attention over the whole sequence: [B, h, T, d] -> [B, h, T, d]."""
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def documents(length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and document numbers [1, T]; documents of 4,096 bytes on average."""
+    generator = torch.Generator().manual_seed(0)
+    new = torch.rand(1, length, generator=generator) < 1 / 4096
+    ids = torch.randint(64, 320, (1, length), generator=generator)
+    ids[:, :-1][new[:, 1:]] = EOS
+    return ids.to(device), new.int().cumsum(1).to(device)
+
+
+def milliseconds(work: Callable[[], Any], device: torch.device, rounds: int = 10) -> float:
+    """Median time of a call after three others."""
+    times = []
+    for turn in range(rounds + 3):
+        with _timed(device) as elapsed:
+            work()
+        if turn >= 3:
+            times.append(elapsed[0])
+    return 1000 * statistics.median(times)
+
+
+@contextlib.contextmanager
+def _timed(device: torch.device) -> Iterator[list[float]]:
+    found: list[float] = []
+    _wait(device)
+    start = time.perf_counter()
+    yield found
+    _wait(device)
+    found.append(time.perf_counter() - start)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(GpuBenchOptions, description=GpuBenchOptions.__doc__)))
