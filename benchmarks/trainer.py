@@ -1,8 +1,8 @@
-"""`python -m benchmarks.trainer`: a training step beside that of a plain trunk, and the share of it that waits for data.
+"""`python -m benchmarks.trainer`: a training step beside that of plain trunks, and the share of it that waits for data.
 
-The plain trunk has the same parameters, heads and loss, but causal attention inside each window alone
-(`scaled_dot_product_attention(is_causal=True)`): no summaries, no documents. Both take turns on the same batches of a
-real dataset; the median of the rounds counts. Waits are those that a run logs.
+The plain trunks have the same parameters, heads and loss, but `scaled_dot_product_attention(is_causal=True)`, over the
+whole sequence or inside each window alone: no summaries, no documents. All take turns on the same batches of a real
+dataset; the median of the rounds counts. Waits are those that a run logs.
 """
 
 import json
@@ -21,7 +21,7 @@ from benchmarks.preprocess import machine
 from schemas.errors import UserError
 from trainer.config import TrainOptions
 from trainer.data.batch import Batch
-from trainer.model.evabyte import EvaByte
+from trainer.model.evabyte import Attend, EvaByte
 from trainer.model.heads import loss_sum
 from trainer.trainer import Trainer
 
@@ -47,15 +47,15 @@ class TrainerBenchOptions:
             raise UserError("--rounds and --steps must be 1 or more")
 
 
-SHAPES = [(4, 512), (2, 1024), (8, 1024)]
-"""Batches and sequences: the demo's, the same ids at the scale's length, and the scale's own."""
+SHAPES = [(16, 256), (4, 512), (8, 1024), (1, 16_384)]
+"""Batches and sequences: one window of `tiny`, the demo's, the scale's own, and a long one."""
 
 
 def main(options: TrainerBenchOptions) -> None:
     """Print the tables."""
     machine()
     print(f"{torch.get_num_threads()} threads, scale {options.scale}, {options.data}\n")
-    print("| batch | T | symbols/s | plain causal windows, symbols/s | ratio | data wait, share of the steps |")
+    print("| batch | T | symbols/s | of causal attention | of causal windows | data wait, share of the steps |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for batch, sequence in SHAPES:
@@ -65,45 +65,50 @@ def main(options: TrainerBenchOptions) -> None:
                     sequence=sequence, steps=options.steps, val_fraction=0.05, tensorboard=False,
                 )
             )  # fmt: skip
-            ours, plain = step_seconds(trainer, options.rounds)
+            ours, whole, windows = step_seconds(trainer, options.rounds)
             trainer.train()
             lines = (trainer.options.folder / "metrics.jsonl").read_text().splitlines()
             metrics = [record for record in map(json.loads, lines) if "data_wait" in record]
             waits = sum(record["data_wait"] * record["symbols"] / record["symbols_per_second"] for record in metrics)
-            whole = sum(record["symbols"] / record["symbols_per_second"] for record in metrics)
-            ids = batch * sequence
+            seconds = sum(record["symbols"] / record["symbols_per_second"] for record in metrics)
             print(
-                f"| {batch} | {sequence:,} | {ids / ours:,.0f} | {ids / plain:,.0f} | {plain / ours:.2f} "
-                f"| {waits / whole:.4f} |",
+                f"| {batch} | {sequence:,} | {batch * sequence / ours:,.0f} | {whole / ours:.2f} | {windows / ours:.2f} "
+                f"| {waits / seconds:.2%} |",
                 flush=True,
             )
 
 
-def step_seconds(trainer: Trainer, rounds: int) -> tuple[float, float]:
-    """Median seconds of forward and backward pass, ours and of the plain trunk, in turns."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+def step_seconds(trainer: Trainer, rounds: int) -> tuple[float, ...]:
+    """Median seconds of forward and backward pass, in turns: ours, causal attention, causal attention in windows."""
+    window = trainer.model_config.window
+    ways = (None, causal, partial(causal_windows, window=window))
+    seconds: tuple[list[float], ...] = ([], [], [])
     for index in range(rounds + 2):
         batch = next(trainer.loader)
-        for plain in (False, True):
+        for way, times in zip(ways, seconds, strict=True):
             start = time.perf_counter()
-            _step(trainer.model, batch, plain=plain)
+            _step(trainer.model, batch, way)
             if index >= 2:
-                seconds[plain].append(time.perf_counter() - start)
+                times.append(time.perf_counter() - start)
     trainer.loader.close()
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+    return tuple(map(statistics.median, seconds))
 
 
-def _step(model: EvaByte, batch: Batch, *, plain: bool) -> None:
+def _step(model: EvaByte, batch: Batch, attend: Attend | None) -> None:
     arrays = batch.arrays
     ids, doc, position = (torch.from_numpy(array) for array in (arrays.ids, arrays.doc, arrays.position))
-    if plain:
-        attend = partial(causal_windows, window=model.config.window)
-        hidden = model.run(model.embed_tokens(ids), position, [attend] * model.config.layers)
-    else:
+    if attend is None:
         hidden = model(ids, doc, position)
+    else:
+        hidden = model.run(model.embed_tokens(ids), position, [attend] * model.config.layers)
     loss = loss_sum(model, hidden, torch.from_numpy(arrays.labels), torch.from_numpy(arrays.weights))
     (loss.total / batch.counts.targets).backward()
     model.zero_grad(set_to_none=True)
+
+
+def causal(q: Tensor, k: Tensor, v: Tensor, mu: Tensor, phi: Tensor) -> Tensor:
+    """Plain causal attention over the whole sequence: [B, h, T, d] -> [B, h, T, d]."""
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def causal_windows(q: Tensor, k: Tensor, v: Tensor, mu: Tensor, phi: Tensor, window: int) -> Tensor:

@@ -371,6 +371,7 @@ class Trainer:
             "comp_view_bytes": sums["comp_view_bytes"],
             "symbols": int(symbols),
             "symbols_per_second": symbols / seconds,
+            "bytes_per_second": (sums["raw_view_bytes"] + sums["comp_view_bytes"]) / seconds,
             "data_wait": everywhere.waited / seconds,
             "gradient_norm": finite(norm),
             "learning_rate": rate,
