@@ -18,7 +18,7 @@ from pipelines.plan import Unit
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.prepare import ProxyOptions
 from pipelines.shard import encode_shard
-from schemas.draws import document_id
+from schemas.draws import document_id, draw_u64
 from schemas.errors import UserError
 from schemas.vocabulary import Vocabulary
 from trainer.data.batch import Batch
@@ -79,7 +79,8 @@ class MemoryDataset:
                 return None
             kind = {"raw": np.uint8, "comp": np.int32, "spans": np.uint16}[name]
             values = np.array([value for item in lists for value in item], kind)
-            return Column(values, np.cumsum([0, *map(len, lists)]))
+            bounds = np.cumsum([0, *map(len, lists)])
+            return Column(values, bounds[:-1], bounds[1:], int(values.max(initial=0)))
 
         return RowGroup(keys, [len(row.raw) for row in rows], load)
 
@@ -94,6 +95,44 @@ def random_dataset(seed: int, groups: int, rows: int = 3, longest: int = 60, *, 
         return made if spans else Row(made.raw, made.comp, None)
 
     return MemoryDataset([[row() for _ in range(rng.randint(1, rows))] for _ in range(groups)])
+
+
+def numbered_dataset(
+    first: int, groups: int, rows: int, longest: int, *, seed: int = 0, proxy: str = "memory"
+) -> MemoryDataset:
+    """Documents whose bytes and whose comp ids tell their number, again and again: `first`, `first` + 1, ... as stored.
+
+    A document has 1 to `longest` repetitions of six digits, which are three comp symbols of two bytes each.
+    """
+    rng, number, made = random.Random(seed), first, []
+    for _ in range(groups):
+        made.append([])
+        for _ in range(rows):
+            times = rng.randint(1, longest)
+            digits = b"%06d" % number
+            comp = [320 + int(digits[at : at + 2]) for at in (0, 2, 4)] * times
+            made[-1].append(Row(digits * times, comp, [2] * len(comp)))
+            number += 1
+    return MemoryDataset(made, proxy=proxy)
+
+
+def number_of(symbols: list[int]) -> int:
+    """The number that a numbered document's symbols tell, all of one view."""
+    if symbols[0] < 320:
+        return int(bytes(symbol - 64 for symbol in symbols[:6]))
+    return int("".join(f"{symbol - 320:02d}" for symbol in symbols[:3]))
+
+
+def plain_deal(dataset: Any, *, index: int, seed: int, lanes: int, epoch: int) -> list[list[int]]:
+    """Row groups of each lane by the design's words: in permuted order, each to the lane with the fewest bytes."""
+    draws = [(draw_u64("unit", seed=seed, epoch=epoch, record=n, piece=index), n) for n in range(len(dataset))]
+    totals: list[int] = [0] * lanes
+    dealt: list[list[int]] = [[] for _ in range(lanes)]
+    for _, ordinal in sorted(draws):
+        lane = totals.index(min(totals))
+        dealt[lane].append(ordinal)
+        totals[lane] += int(dataset.raw_bytes[ordinal])
+    return dealt
 
 
 def loader_of(datasets: Any, **options: Any) -> Loader:
@@ -152,21 +191,17 @@ def made_dataset(proxy: str) -> Path:
     (corpus / "bytes.bin").write_bytes(bytes(range(256)) * 4)
     lines = [json.dumps({"text": "".join(rng.choices(words, k=40))}) for _ in range(30)]
     (corpus / "some.jsonl").write_text("\n".join(lines))  # a unit of its own
+    return preprocessed(corpus, folder / "data", proxy, unit_bytes=20_000, row_group_bytes=4096)
+
+
+def preprocessed(corpus: Path, out: Path, proxy: str, **options: Any) -> Path:
+    """The dataset that `preprocess` makes of a folder, in this process."""
     given: dict[str, Any] = {"neural": {"compressor": "pretrained", "bits": 12}, "bpe": {"tokenizer": str(TOKENIZER)}}
+    chosen = ProxyOptions(proxy=proxy, **given.get(proxy, {}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.beam.run", run_here)
-        preprocess(
-            PreprocessOptions(
-                corpus=str(corpus),
-                out=str(folder / "data"),
-                proxy=ProxyOptions(proxy=proxy, **given.get(proxy, {})),
-                unit_bytes=20_000,
-                row_group_bytes=4096,
-                workers=1,
-                quiet=True,
-            )
-        )
-    return folder / "data"
+        preprocess(PreprocessOptions(corpus=str(corpus), out=str(out), proxy=chosen, workers=1, quiet=True, **options))
+    return out
 
 
 # The plain twin of lanes' sequences: lists of Python integers, one at a time, as the design's words say.

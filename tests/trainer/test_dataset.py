@@ -1,5 +1,6 @@
 """Opening and reading datasets: digests before parsing, remote folders, messages."""
 
+import io
 import random
 import shutil
 from collections.abc import Callable
@@ -7,17 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_fixtures import made_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.errors import UserError
-from schemas.manifest import Manifest, seal, unseal
-from schemas.shard import chunk_ranges, footer_start
-from trainer.data import files
+from schemas.manifest import Manifest, ShardEntry, seal, unseal
+from schemas.remote import within
+from schemas.shard import chunk_ranges, footer_start, shard_schema, writer_options
+from trainer.data import files, pages
 from trainer.data.dataset import Dataset
 from trainer.data.loader import Loader
 from trainer.data.options import LoaderOptions
+from trainer.data.parquet import Chunks, Shard
+from trainer.data.rows import RowGroup
 
 COLUMNS = ("raw", "comp", "spans")
 
@@ -31,6 +39,11 @@ def rows_of(dataset: Dataset, columns: tuple[str, ...] = COLUMNS) -> list[tuple[
             arrays = [getattr(document, name) for name in columns]
             rows.append((*key, document.raw_bytes, *(None if a is None else a.tolist() for a in arrays)))
     return rows
+
+
+def every_column(group: RowGroup) -> None:
+    for name in COLUMNS:
+        group.column(name)
 
 
 @pytest.fixture
@@ -113,7 +126,7 @@ def test_damage_is_named_by_shard_row_group_and_column(copy: Path) -> None:
         for at in (start, start + length // 2, start + length - 1):
             flip(path, at)
             with pytest.raises(UserError, match=rf"{path.name}: row group {group}: damaged \(column {name} differs"):
-                Dataset(str(copy)).read(group, COLUMNS)
+                every_column(Dataset(str(copy)).read(group, COLUMNS))
             flip(path, at)
     data = path.read_bytes()
     for at in (footer_start(data[-8:], len(data), ""), len(data) - 9, len(data) - 6, len(data) - 1):
@@ -184,7 +197,7 @@ def test_a_comp_id_outside_of_the_vocabulary_names_the_document(copy: Path) -> N
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The dataset in fsspec's memory file system, with a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("trainer.data.files.time.sleep", lambda _: None)
+    monkeypatch.setattr("schemas.remote.time.sleep", lambda _: None)
     url = f"memory://{tmp_path.name}/data"
     fsspec.filesystem("memory").put(str(made_dataset("bpe")), url, recursive=True)
     return url
@@ -252,7 +265,7 @@ def test_a_request_that_hangs_counts_as_lost() -> None:
     import threading
 
     with pytest.raises(TimeoutError):
-        files._within(0.05, threading.Event().wait)
+        within(0.05, threading.Event().wait)
 
 
 def test_the_local_copy_stays_within_its_bound(tmp_path: Path) -> None:
@@ -264,3 +277,125 @@ def test_the_local_copy_stays_within_its_bound(tmp_path: Path) -> None:
     assert cache.get("0") is None
     cache.put("large", bytes(20_000))
     assert cache.get("large") is None
+
+
+def table_of(seed: int, rows: int, longest: int, *, comp: bool = True, spans: bool = True) -> pa.Table:
+    """Random rows of a shard: empty ones, long runs of equal lists, large numbers."""
+    rng = random.Random(seed)
+    lengths = [rng.choice([0, 1, rng.randint(0, longest), longest]) for _ in range(rows)]
+    nothing = [None] * rows
+    columns: dict[str, Any] = {
+        "doc_id": [rng.randbytes(16).hex() for _ in range(rows)],
+        "source": [rng.choice(["a", "é/中.py", "b" * rng.randint(1, 300)]) for _ in range(rows)],
+        "record": [rng.choice([0, 1, 2**63, 2**64 - 1]) for _ in range(rows)],
+        "piece": [rng.choice([0, 7, 2**32 - 1]) for _ in range(rows)],
+        "group": ["py"] * rows,
+        "raw": [rng.randbytes(length) for length in lengths],
+        "comp": [[rng.choice([64, rng.randrange(1 << 31)]) for _ in range(n)] for n in lengths]
+        if comp
+        else [None] * rows,
+        "spans": [[rng.randrange(1 << 16) for _ in range(n)] for n in lengths] if spans else nothing,
+        "raw_bytes": lengths,
+        "comp_symbols": lengths if comp else [0] * rows,
+    }
+    schema = shard_schema((), {})
+    return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema)
+
+
+def written(table: pa.Table, **options: Any) -> tuple[Shard, Chunks]:
+    """A shard with one row group, and all its chunks."""
+    sink = io.BytesIO()
+    given: dict[str, Any] = {**writer_options(table.schema), **options}
+    pq.write_table(table, sink, row_group_size=1 << 30, **given)
+    data = sink.getvalue()
+    numbers = {"rows": table.num_rows, "raw_bytes": 0, "comp_symbols": 0, "row_groups": 1}
+    entry = ShardEntry(name="s", size=len(data), sha256="", footer_digest="", content_digest="", **numbers)
+    shard = Shard(entry, data[footer_start(data[-8:], len(data), "") :])
+    ranges = zip(shard.columns, shard.ranges(0), strict=True)
+    return shard, {name: (start, memoryview(data)[start : start + size]) for name, (start, size) in ranges}
+
+
+def decoded(shard: Shard, chunks: Chunks, rows: int) -> list[Any]:
+    """Keys, lengths and columns as Python objects."""
+    columns = [shard.column(0, chunks, name) for name in COLUMNS]
+    kinds = [None if column is None else (column.values.dtype.str, column.largest) for column in columns]
+    lists = [None if column is None else [column.row(row).tolist() for row in range(rows)] for column in columns]
+    return [*shard.keys(0, chunks), kinds, *lists]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    rows=st.integers(1, 40),
+    longest=st.sampled_from([0, 1, 9, 300, 3000]),
+    page=st.sampled_from([64, 1000, 1 << 20]),
+    comp=st.booleans(),
+    spans=st.booleans(),
+)
+def test_pages_are_decoded_as_arrow_decodes_them(
+    seed: int, rows: int, longest: int, page: int, comp: bool, spans: bool
+) -> None:
+    table = table_of(seed, rows, longest, comp=comp, spans=spans)
+    shard, chunks = written(table, data_page_size=page, write_batch_size=7 if page < 1000 else 1024)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shard, "_table", None)  # no column falls back to Arrow's reader
+        found = decoded(shard, chunks, rows)
+    shard, chunks = written(table, compression="snappy", compression_level=None)  # Arrow's reader decodes these
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("byte_strings", "lists", "numbers"):
+            patch.setattr(pages, name, None)
+        assert found == decoded(shard, chunks, rows)
+    for name, known, column in zip(COLUMNS, (True, comp, spans), found[3:], strict=True):
+        assert column == ([list(value) for value in table[name].to_pylist()] if known else None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "none", "compression_level": None},
+        {"use_dictionary": True, "column_encoding": None},
+        {"data_page_version": "2.0"},
+        {"column_encoding": {"comp.list.element": "DELTA_BINARY_PACKED", "doc_id": "DELTA_BYTE_ARRAY"}},
+        {"use_dictionary": False, "column_encoding": {"raw": "DELTA_LENGTH_BYTE_ARRAY", "record": "BYTE_STREAM_SPLIT"}},
+    ],
+)
+def test_shards_of_other_writers_hold_the_same(options: dict[str, Any]) -> None:
+    table = table_of(5, 30, 200)
+    expected = decoded(*written(table), 30)
+    assert decoded(*written(table, **options), 30) == expected
+
+
+def test_lists_of_which_some_are_null_are_damage() -> None:
+    table = table_of(5, 3, 20)
+    comp = pa.array([[64], None, []], table.schema.field("comp").type)
+    shard, chunks = written(table.set_column(table.schema.names.index("comp"), table.schema.field("comp"), comp))
+    with pytest.raises(ValueError, match="comp is null in 1 of 3 rows"):
+        shard.column(0, chunks, "comp")
+
+
+def test_damaged_pages_that_were_not_caught_before_are_refused_or_wrong_but_never_read_beyond() -> None:
+    """Digests come first; should they fail, no bytes outside of a chunk are touched and no other error is raised."""
+    rng = random.Random(0)
+    _, chunks = written(table_of(7, 20, 60))
+    decode = {"raw": pages.byte_strings, "comp": lambda c: pages.lists(c, np.int32), "source": pages.dictionary_strings}
+    refused = 0
+    for _ in range(1500):
+        name = rng.choice(list(decode))
+        chunk = bytearray(chunks[name][1])
+        chunk[rng.randrange(min(len(chunk), 60))] ^= 1 << rng.randrange(8)
+        try:
+            decode[name](memoryview(bytes(chunk)))
+        except (pages.UnusualPageError, IndexError, UnicodeDecodeError):
+            refused += 1
+    assert refused > 500
+
+
+def test_raw_bytes_that_are_not_the_lengths_of_raw_are_damage(copy: Path) -> None:
+    dataset = Dataset(str(copy))
+    group = dataset.read(0, COLUMNS)
+    assert len(set(group.raw_bytes)) > 1
+    with pytest.MonkeyPatch.context() as patch:
+        keys, lengths = group.keys, [*group.raw_bytes[1:], group.raw_bytes[0]]
+        patch.setattr(Shard, "keys", lambda *_: (keys, lengths))
+        with pytest.raises(UserError, match="raw_bytes are not the lengths of raw"):
+            dataset.read(0, COLUMNS).column("raw")

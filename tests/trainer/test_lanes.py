@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_fixtures import MemoryDataset, Row, random_dataset
+from data_fixtures import MemoryDataset, Row, plain_deal, random_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,12 +45,7 @@ def test_the_lanes_of_an_epoch_are_the_training_split_each_once(seed: int, lanes
 @given(st.integers(0, 1000), st.integers(1, 7), st.integers(0, 5))
 def test_dealing_is_that_of_the_plain_words(seed: int, lanes: int, epoch: int) -> None:
     dataset = random_dataset(seed, groups=4 * lanes)
-    draws = [(draw_u64("unit", seed=9, epoch=epoch, record=n, piece=2), n) for n in range(len(dataset))]
-    totals, dealt = [0] * lanes, [[] for _ in range(lanes)]
-    for _, ordinal in sorted(draws):
-        lane = totals.index(min(totals))
-        dealt[lane].append(ordinal)
-        totals[lane] += int(dataset.raw_bytes[ordinal])
+    dealt = plain_deal(dataset, index=2, seed=9, lanes=lanes, epoch=epoch)
     deals = Deals(dataset, index=2, seed=9, lanes=lanes)
     assert [deals.units(epoch, lane).tolist() for lane in range(lanes)] == dealt
 

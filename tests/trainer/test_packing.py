@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from data_fixtures import MemoryDataset, Row, Slot, make_row, random_dataset, twin_labels, twin_sequences
@@ -12,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import UserError
+from trainer.data import kernels, page_kernels, parts
 from trainer.data.batch import Arrays, Counts
 from trainer.data.lanes import Cursor, Deals
 from trainer.data.packing import BatchWriter, Layout
 from trainer.data.parts import choose_part, part_of_one
+from trainer.data.rendering import Rendering
 from trainer.data.sequences import Lane
-from trainer.data.views import Mode, Schedule
+from trainer.data.views import Mode, Schedule, View
 
 SEED = 1
 
@@ -220,3 +223,55 @@ def test_without_spans_covered_bytes_are_the_mean_of_the_row() -> None:
     assert counts.comp_view_bytes == pytest.approx(500)
     assert counts.comp_symbols == 51
     assert counts.raw_equivalent_bytes == pytest.approx(500)
+
+
+def test_covered_bytes_are_exact_where_a_re_opener_takes_the_place_of_the_last_comp_symbol() -> None:
+    long, other = Row(bytes(56), [320] * 16, [1, 6] * 8), Row(bytes(10), [321] * 10, [1] * 10)
+    group = MemoryDataset([[long, other]]).read(0, ("comp", "spans"))
+    first, second = (Rendering(group.document(row), View.COMP, sentinels=True) for row in (1, 0))
+    layout = Layout(sequence=16, main_heads=1, raw_heads=1, sentinels=True, pair_symbols=8)
+    writer = BatchWriter(2, layout)
+    writer.open_row()
+    assert (writer.place(first, 0), writer.place(second, 0), writer.left) == (14, 2, 0)
+    writer.open_row()
+    assert (writer.place(second, 2), writer.left) == (15, 0)  # behind the opener, again
+    arrays = writer.finish()
+    assert arrays.ids[1].tolist() == [14, *[320] * 15]
+    assert writer.counts.comp_view_bytes == 10 + 50
+    assert writer.counts.reopened == 1
+
+
+def test_covered_bytes_of_a_part_that_is_cut_are_those_of_its_own_spans() -> None:
+    row = Row(bytes(44), [320] * 23, [3, 40, *[0] * 20, 1])
+    document = MemoryDataset([[row]]).read(0, ("raw", "comp", "spans")).document(0)
+    part = part_of_one(np.array(row.spans, np.uint16), 1, 6)
+    rendering = Rendering(document, View.COMP_RAW, sentinels=True, part=part, raw_start=3)
+    layout = Layout(sequence=16, main_heads=1, raw_heads=1, sentinels=True, pair_symbols=16)
+    writer, covered = BatchWriter(5, layout), []
+    at = 0
+    while at < rendering.length:
+        writer.open_row()
+        at += writer.place(rendering, at)
+        covered.append(float(writer._covered[1]))
+    writer.pad()
+    writer.finish()
+    assert covered == [40, 40, 40, 40, 40]
+    assert writer.counts.comp_view_bytes == writer.counts.raw_view_bytes == 40
+
+
+def test_many_short_documents_in_a_batch_have_room() -> None:
+    dataset = MemoryDataset([[Row(b"a", [320], [1])]])
+    layout = Layout(sequence=5000, main_heads=1, raw_heads=1, sentinels=True, pair_symbols=9)
+    arrays, counts = packed(dataset, Schedule(mode=Mode.BYTES, ramp=0, seed=SEED), layout, 2)
+    assert arrays.doc[0].max() == 999
+    assert arrays.ids.reshape(-1, 5).tolist() == [[1, 12, 64 + ord("a"), 13, 2]] * 2000
+    assert counts.raw_documents == 2000
+
+
+@pytest.mark.parametrize("module", [kernels, page_kernels, parts])
+def test_compiled_loops_leave_other_threads_running_and_are_kept_on_disk(module: Any) -> None:
+    loops = [item for item in vars(module).values() if isinstance(item, numba.core.registry.CPUDispatcher)]
+    assert loops
+    for loop in loops:
+        assert loop.targetoptions["nogil"], loop
+        assert loop._cache.cache_path

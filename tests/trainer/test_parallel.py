@@ -54,6 +54,18 @@ def finish(world: int, data: Path, run: Path, *options: str) -> list[dict[str, A
     return read_metrics(run)
 
 
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, check=False, text=True).stdout
+    return [int(pid) for pid in found.split()]
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """All at once; the workers of torchrun are in sessions of their own."""
+    for pid in [*children(process), process.pid]:
+        os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+
+
 def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], *, rtol: float) -> None:
     assert [line["step"] for line in found] == [line["step"] for line in expected]
     for name in ("loss", "gradient_norm", "raw_bits_per_byte", "comp_bits_per_byte", "validation_bits_per_byte"):
@@ -85,12 +97,37 @@ def test_killed_on_2_resumed_on_1_and_then_on_4_processes(data: Path, tmp_path: 
         while len(read_metrics(run)) < steps and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=60)
+        kill(process)
 
     killed_after(2, 8)
     killed_after(1, 18)
     assert_same(finish(4, data, run, *options), whole, rtol=1e-8)
+
+
+@pytest.mark.slow
+def test_checkpoints_on_an_object_store_go_on_at_another_number_of_processes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a folder by the calls of an object store: no renaming, each process puts its own files
+    monkeypatch.setenv("FSSPEC_LOCAL_AUTO_MKDIR", "true")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    options = ("--steps", "60", "--precision", "fp64", "--checkpoint-every", "4")
+    whole = finish(1, data, tmp_path / "whole", *options)
+    far = ("--checkpoints", f"local://{tmp_path}/far")
+    process = start(2, data, tmp_path / "here", *options, *far)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "far" / "step-0000000004" / "state.json").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    kill(process)
+    for number, world in enumerate((4, 2)):
+        found = finish(world, data, tmp_path / f"there-{number}", *options, *far)
+        first = found[0]["step"] if found else 60
+        assert (4 <= first < 60 and first % 4 == 0) if number == 0 else first == 60
+        assert_same(found, whole[first:], rtol=1e-8)
+    left = [path for path in (tmp_path / "scratch").iterdir() if path.name.startswith("proxy-checkpoint-")]
+    assert len(left) <= 2  # of the processes that were killed while they wrote
 
 
 @pytest.mark.slow
@@ -101,8 +138,7 @@ def test_a_signal_to_one_process_saves_and_ends_all(data: Path, tmp_path: Path) 
     while len(read_metrics(tmp_path)) < 3 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, check=True, text=True).stdout
-    os.kill(int(workers.split()[-1]), signal.SIGTERM)
+    os.kill(children(process)[-1], signal.SIGTERM)
     errors = process.communicate(timeout=100)[1].decode()
     assert "and saved; the same command goes on from there" in errors
     saved = sorted((tmp_path / "checkpoints").iterdir())

@@ -5,12 +5,8 @@ their digests. Local reads are one `pread`. Remote reads are tried again with gr
 request that hangs included, and kept in a bounded folder on this machine, so that later epochs do not fetch anew.
 """
 
-import errno
 import hashlib
 import os
-import queue
-import threading
-import time
 import uuid
 import weakref
 from collections import OrderedDict
@@ -18,9 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from schemas.errors import UserError
+from schemas.remote import filesystem, repeated
 
 REQUEST_SECONDS = 30.0
 """A request without an answer for this long counts as lost: a row group is about 1 MB, far below this on any link."""
@@ -34,12 +29,6 @@ CACHE_BYTES = 4 << 30
 _OPEN_FILES = 64
 """Far below the usual limit of 1,024 a process."""
 
-_TRANSIENT = {"aiohttp", "botocore", "aiobotocore", "gcsfs", "google", "requests", "urllib3", "fsspec"}
-"""Packages whose exceptions mean that the network or the store failed, beside OSError."""
-
-_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
-
-
 class Files:
     """The files below one folder."""
 
@@ -50,7 +39,7 @@ class Files:
         self._descriptors = _Descriptors()
         self._cache: _Cache | None = None
         if not self.is_local:
-            self._fs, root = _filesystem(url)
+            self._fs, root = filesystem(url)
             self._root = root.rstrip("/")
             if cache_bytes > 0:
                 self._cache = _Cache(cache_folder or _default_cache(), cache_bytes)
@@ -113,25 +102,12 @@ class Files:
 
     def _remote(self, name: str, read: Callable[[], Any]) -> bytes:
         """One read with repetitions."""
-        end = time.monotonic() + DEADLINE_SECONDS
-        pause = 0.5
-        while True:
-            try:
-                return bytes(_within(min(REQUEST_SECONDS, max(1.0, end - time.monotonic())), read))
-            except (FileNotFoundError, NotADirectoryError):
-                raise
-            except Exception as error:  # whatever is not known to be transient is raised again
-                if not _is_transient(error):
-                    if isinstance(error, OSError):
-                        raise UserError(f"{self.locate(name)}: cannot be read ({error})") from None
-                    raise
-                if time.monotonic() + pause > end:
-                    text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                    raise UserError(
-                        f"{self.locate(name)}: no answer within {DEADLINE_SECONDS:.0f} s of trying ({text})"
-                    ) from None
-            time.sleep(pause)
-            pause = min(2 * pause, 15.0)
+        return repeated(
+            lambda: bytes(read()),
+            self.locate(name),
+            request_seconds=REQUEST_SECONDS,
+            deadline_seconds=DEADLINE_SECONDS,
+        )
 
 
 class _Descriptors:
@@ -161,46 +137,6 @@ class _Descriptors:
 def _close_all(descriptors: dict[str, int]) -> None:
     for descriptor in descriptors.values():
         os.close(descriptor)
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    try:
-        fs, root = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise UserError(f"{url}: the package for this kind of URL is not installed ({error})") from None
-    except ValueError as error:
-        raise UserError(f"{url}: not a URL that fsspec can open ({error})") from None
-    return fs, str(root)
-
-
-def _is_transient(error: Exception) -> bool:
-    if isinstance(error, _FINAL):
-        return False
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSIENT
-
-
-def _within(seconds: float, read: Callable[[], Any]) -> Any:
-    """What `read` gives, in a thread of its own, left behind when it takes too long.
-
-    Raises:
-        TimeoutError: no answer.
-    """
-    answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            answers.put((read(), None))
-        except BaseException as error:  # noqa: BLE001 - handed to the caller
-            answers.put((None, error))
-
-    threading.Thread(target=work, daemon=True, name="read").start()
-    try:
-        data, error = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(errno.ETIMEDOUT, f"no answer for {seconds:.0f} s") from None
-    if error is not None:
-        raise error
-    return data
 
 
 def _default_cache() -> Path:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.data.batch import NO_VIEW, Arrays, Counts
-from trainer.data.kernels import spread
-from trainer.data.rendering import COMP_VIEW, OPENERS, RAW_VIEW, Rendering
+from trainer.data.kernels import AT, BARS, DOCS, MOST_NOTES, REOPENED, RUNS, SYMBOLS, TALLIES, place, spread
+from trainer.data.rendering import COMP_VIEW, RAW_VIEW, Rendering
+
+_NOTES = 256
+"""Runs, docs and bars that there is room for at first."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,20 @@ class BatchWriter:
     """
 
     def __init__(self, rows: int, layout: Layout) -> None:
+        """Nothing yet of so many sequences."""
         self.layout, self.counts = layout, Counts()
         self._ids = np.zeros((rows, layout.sequence), np.int32)
         self._flat_ids = self._ids.reshape(-1)
         self._ahead = np.zeros((rows, layout.heads), np.int32)
-        # Heads that a position of each view may have: raw heads predict from raw positions only.
-        self._heads = (layout.heads, layout.main_heads, layout.main_heads)
-        self._runs: list[tuple[int, int, int]] = []  # (place, view, heads) of each run of one view
-        self._docs: list[tuple[int, int]] = []  # (place, number) of each doc
-        self._bars: list[tuple[int, int, int]] = []  # (place, first, end), see `spread`
-        self._symbols = [0, 0, 0]  # by view
-        self._covered = [0.0, 0.0]
+        # Heads that raw and other positions may have: raw heads predict from raw positions only.
+        self._heads = (layout.heads, layout.main_heads)
+        self._runs = np.empty((_NOTES, 3), np.int64)  # (place, view, heads) of each run of one view
+        self._docs = np.empty((_NOTES, 2), np.int64)  # (place, number) of each doc
+        self._bars = np.empty((_NOTES, 3), np.int64)  # (place, first, end), see `spread`
+        self._tally = np.zeros(TALLIES, np.int64)
+        self._covered = np.zeros(2, np.float64)
         self._row = -1
-        self._at = self._end = 0  # next place and the place after the sequence
+        self._begin = self._at = self._end = 0  # first, next place and the place after the sequence
         self._doc = 0
 
     @property
@@ -70,85 +74,74 @@ class BatchWriter:
     def open_row(self) -> None:
         """Begin the next sequence."""
         self._row += 1
-        self._at = self._row * self.layout.sequence
+        self._begin = self._at = self._row * self.layout.sequence
         self._end = self._at + self.layout.sequence
         self._doc = 0
 
     def place(self, rendering: Rendering, start: int) -> int:
         """Write ids of a rendering from `start` on, as many as fit, and give their number (re-opener not counted)."""
-        first, heads = self._at, self.layout.heads
-        self._docs.append((first, self._doc))
+        self._make_room()
+        layout = self.layout
+        written: int = place(
+            rendering.raw,
+            rendering.comp,
+            # One less: a re-opener may take its place.
+            rendering.spans_within(start, start + self._end - self._at - 1),
+            (rendering.first, rendering.second),
+            layout.sentinels,
+            rendering.raw_bytes,
+            start,
+            (self._row, self._begin, self._end),
+            self._doc,
+            self._heads,
+            not layout.reference_loss,
+            self._flat_ids,
+            self._ahead,
+            self._runs,
+            self._docs,
+            self._bars,
+            self._tally,
+            self._covered,
+        )
         self._doc += 1
-        at = first
-        if start and self._end - first == self.layout.sequence:
-            at += self._reopen(rendering, start)
-        length = rendering.length
-        stop = min(length, start + self._end - at)
-        shift = at - start  # from places in the rendering to places in the batch
-        ids, runs, symbols_by_view = self._flat_ids, self._runs, self._symbols
-        for piece in rendering.pieces:
-            piece_start, piece_stop, view, special, symbols = piece
-            if piece_stop <= start:
-                continue
-            if piece_start >= stop:
-                break
-            if symbols is None:
-                place = piece_start + shift
-                ids[place] = special
-                runs.append((place, view, self._heads[view]))
-                symbols_by_view[view] += 1
-                continue
-            low = piece_start if piece_start > start else start
-            high = piece_stop if piece_stop < stop else stop
-            rendering.write(piece, low, high, ids[low + shift : high + shift])
-            runs.append((low + shift, view, self._heads[view]))
-            symbols_by_view[view] += high - low
-            self._covered[view] += rendering.covered(piece, low, high)
-        self._at = stop + shift
-        ahead = min(length, stop + heads)
-        if stop < ahead:
-            rendering.copy(stop, ahead, self._ahead[self._row])
-        if ahead < stop + heads:
-            self._bars.append((ahead + shift, at, self._end))
-        if not self.layout.reference_loss:
-            self._bars += [(opener + shift, at, self._end) for opener in rendering.openers if start < opener < ahead]
-        return stop - start
+        self._at = int(self._tally[AT])
+        return written
 
     def pad(self) -> None:
         """Fill the sequence with padding: id 0, a doc of its own, no labels."""
-        self._docs.append((self._at, self._doc))
-        self._runs.append((self._at, NO_VIEW, 0))
+        self._make_room()
+        tally = self._tally
+        self._docs[tally[DOCS]] = self._at, self._doc
+        self._runs[tally[RUNS]] = self._at, NO_VIEW, 0
         self.counts.padding += self.left
         self._at = self._end
+        tally[[DOCS, RUNS]] += 1
+        tally[AT] = self._end
+
+    def _make_room(self) -> None:
+        """Let the notes hold those of one more rendering."""
+        if self._tally[RUNS] + MOST_NOTES > len(self._runs):  # there are more runs than docs or bars
+            self._runs, self._docs, self._bars = (
+                np.concatenate([notes, np.empty_like(notes)]) for notes in (self._runs, self._docs, self._bars)
+            )
 
     def finish(self) -> Arrays:
         """The arrays, once every sequence is full."""
         assert self._row == len(self._ids) - 1
         assert not self.left
+        tally = self._tally
         doc, position, view, labels, weights, targets = spread(
             self._ids,
             self._ahead,
-            np.array(self._runs, np.int64),
-            np.array(self._docs, np.int64),
-            np.array(self._bars, np.int64).reshape(-1, 3),
+            self._runs[: tally[RUNS]],
+            self._docs[: tally[DOCS]],
+            self._bars[: tally[BARS]],
             self.layout.main_heads,
             bool(self.layout.raw_heads) and (self.layout.reference_loss or not self.layout.sentinels),
         )
         counts = self.counts
-        counts.raw_symbols, counts.comp_symbols, counts.unviewed_symbols = self._symbols
-        counts.raw_view_bytes, counts.comp_view_bytes = int(self._covered[RAW_VIEW]), self._covered[COMP_VIEW]
+        counts.raw_symbols, counts.comp_symbols, counts.unviewed_symbols = tally[SYMBOLS : SYMBOLS + 3].tolist()
+        counts.reopened = int(tally[REOPENED])
+        counts.raw_view_bytes, counts.comp_view_bytes = int(self._covered[RAW_VIEW]), float(self._covered[COMP_VIEW])
         counts.targets = targets
         return Arrays(self._ids, doc, position, view, labels, weights)
-
-    def _reopen(self, rendering: Rendering, start: int) -> int:
-        """Write the opener of the view that goes on here, if one is due; the number of ids written.
-
-        It is input only: no head has a label there.
-        """
-        piece = next(piece for piece in rendering.pieces if start < piece.stop)
-        if not self.layout.sentinels or piece.view == NO_VIEW or piece.special in OPENERS:
-            return 0
-        self._flat_ids[self._at] = OPENERS[piece.view]
-        self._runs.append((self._at, piece.view, 0))
-        self.counts.reopened += 1
-        return 1

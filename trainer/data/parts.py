@@ -7,10 +7,12 @@ bytes, its comp symbols and its sentinels. Only spans within reach are looked at
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 Spans = npt.NDArray[np.unsignedinteger[Any]]
+"""Read-only arrays and others are compiled for apart, so columns are all read-only."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +29,20 @@ class Part:
     cost: int
 
 
-def next_boundary(spans: Spans, start: int) -> int:
-    """The first boundary after a symbol."""
-    count = 64
-    at = start + 1
-    while at < len(spans):
-        found = np.flatnonzero(spans[at : at + count])
-        if len(found):
-            return at + int(found[0])
-        at += count
-        count *= 2
-    return len(spans)
-
-
 def part_of_one(spans: Spans, start: int, sentinels: int) -> Part:
     """The part from one boundary to the next, whatever it costs."""
-    end = next_boundary(spans, start)
-    raw_bytes = int(spans[start:end].sum(dtype=np.int64))
+    end, raw_bytes = next_boundary(spans, start)
     return Part(start, end, raw_bytes, raw_bytes + end - start + sentinels)
+
+
+@numba.njit(cache=True, nogil=True)
+def next_boundary(spans: Spans, start: int) -> tuple[int, int]:
+    """The first boundary after a symbol, and the bytes up to it."""
+    end = start + 1
+    raw_bytes: Any = np.int64(spans[start])
+    while end < len(spans) and spans[end] == 0:
+        end += 1
+    return end, raw_bytes
 
 
 def choose_part(
@@ -68,15 +66,22 @@ def choose_part(
     limit = min(left, pair_symbols)
     if limit < cost_left and 8 * limit < pair_symbols:
         return None
-    # Cost of a part that ends before the symbol after each one in reach; a symbol costs at least 1.
-    costs = np.cumsum(spans[start : start + limit], dtype=np.int64)
-    costs += np.arange(1 + sentinels, len(costs) + 1 + sentinels)
-    count = int(np.searchsorted(costs, limit, side="right"))
-    if start + count < len(spans) and count:
-        boundaries = np.flatnonzero(spans[start + 1 : start + count + 1])
-        count = int(boundaries[-1]) + 1 if len(boundaries) else 0
-    if not count:
+    end, raw_bytes = last_boundary(spans, start, limit - sentinels)
+    if end == start:
         part = part_of_one(spans, start, sentinels)
         return None if left < part.cost <= sequence else part
-    cost = int(costs[count - 1])
-    return Part(start, start + count, cost - count - sentinels, cost)
+    return Part(start, end, raw_bytes, raw_bytes + end - start + sentinels)
+
+
+@numba.njit(cache=True, nogil=True)
+def last_boundary(spans: Spans, start: int, most: int) -> tuple[int, int]:
+    """The last boundary that bytes and symbols up to it cost at most `most` for, and the bytes; start, 0 if none is."""
+    end, raw_bytes = start, 0
+    covered: Any = np.int64(0)
+    for at in range(start, len(spans)):
+        covered += np.int64(spans[at])
+        if covered + at + 1 - start > most:
+            break
+        if at + 1 == len(spans) or spans[at + 1] > 0:
+            end, raw_bytes = at + 1, covered
+    return end, raw_bytes

@@ -1,37 +1,32 @@
 """Renderings: a document, a pair or a part of one as ids: bos, views in their sentinels, eos.
 
 `bos <raw> ... </raw> eos`, `bos <comp> ... </comp> eos`, a pair `bos <raw> ... </raw><comp> ... </comp> eos` or the
-reverse; without sentinels `bos ... eos`. A rendering is never built as a whole: its ids are copied by slices.
+reverse; without sentinels `bos ... eos`. A rendering is never built as a whole: it is slices of the row group's
+arrays and their order, from which `kernels.place` writes what a sequence has room for.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.vocabulary import BOS, BYTE_OFFSET, COMP_CLOSE, COMP_OPEN, EOS, RAW_CLOSE, RAW_OPEN
-from trainer.data.batch import NO_VIEW
-from trainer.data.kernels import total
 from trainer.data.parts import Part
 from trainer.data.rows import Document
 from trainer.data.views import View
 
 RAW_VIEW, COMP_VIEW = 0, 1
-OPENERS, CLOSERS = (RAW_OPEN, COMP_OPEN), (RAW_CLOSE, COMP_CLOSE)
-_CONTENT = -1
-
-Symbols = npt.NDArray[Any]
-"""Raw bytes (uint8) or comp ids (int32)."""
 
 
-class Piece(NamedTuple):
-    """Ids [start, stop) of a rendering: one special, or the symbols of a view."""
+def _none_of(kind: type[np.generic]) -> npt.NDArray[Any]:
+    """No symbols; read-only like all columns, so that the compiled loops are compiled once."""
+    none = np.zeros(0, kind)
+    none.flags.writeable = False
+    return none
 
-    start: int
-    stop: int
-    view: int
-    special: int
-    symbols: Symbols | None
+
+_NO_RAW: npt.NDArray[np.uint8] = _none_of(np.uint8)
+_NO_COMP: npt.NDArray[np.int32] = _none_of(np.int32)
+_NO_SPANS: npt.NDArray[np.uint16] = _none_of(np.uint16)
 
 
 class Rendering:
@@ -39,8 +34,10 @@ class Rendering:
 
     Attributes:
         length: in ids.
-        pieces: it is made of these.
-        openers: places of `<raw>` and `<comp>`.
+        raw: the bytes that it shows, uint8 [n].
+        comp: the comp ids that it shows, int32 [m].
+        raw_bytes: that it stands for: all of `comp` covers so many.
+        first, second: its views in order, RAW_VIEW or COMP_VIEW; second is -1 if there is none.
     """
 
     def __init__(
@@ -56,53 +53,35 @@ class Rendering:
             raw_start: first raw byte of the part.
         """
         self._document, self._part = document, part
-        self.pieces = [Piece(0, 1, NO_VIEW, BOS, None)]
-        self.length = 1
-        self.openers: list[int] = []
-        for which in view.value:
-            symbols: Symbols | None = document.raw if which == RAW_VIEW else document.comp
-            assert symbols is not None, "a document without comp is shown raw only"
-            if part is not None:
-                first, last = (raw_start, raw_start + part.raw_bytes) if which == RAW_VIEW else (part.start, part.end)
-                symbols = symbols[first:last]
-            if sentinels:
-                self.openers.append(self.length)
-                self._add(1, which, OPENERS[which])
-            self._add(len(symbols), which, _CONTENT, symbols)
-            if sentinels:
-                self._add(1, which, CLOSERS[which])
-        self._add(1, NO_VIEW, EOS)
+        self.raw, self.comp = _NO_RAW, _NO_COMP
+        self._spans: npt.NDArray[np.uint16] | None = None  # not asked for yet
+        self.raw_bytes = document.raw_bytes if part is None else part.raw_bytes
+        views: tuple[int, ...] = view.value
+        self.first, self.second = views if len(views) == 2 else (views[0], -1)
+        if RAW_VIEW in views:
+            self.raw = document.raw if part is None else document.raw[raw_start : raw_start + part.raw_bytes]
+        if COMP_VIEW in views:
+            comp = document.comp
+            assert comp is not None, "a document without comp is shown raw only"
+            self.comp = comp if part is None else comp[part.start : part.end]
+        wrapping = 2 if sentinels else 0
+        self.length = 2 + wrapping * len(views) + len(self.raw) + len(self.comp)
+        # Where the comp ids lie: behind bos, the raw view if that is first, and their own opener.
+        before = len(self.raw) + wrapping if self.first == RAW_VIEW else 0
+        self._comp_start = 1 + before + wrapping // 2
 
-    def _add(self, length: int, view: int, special: int, symbols: Symbols | None = None) -> None:
-        self.pieces.append(Piece(self.length, self.length + length, view, special, symbols))
-        self.length += length
+    def spans_within(self, start: int, stop: int) -> npt.NDArray[np.uint16]:
+        """Spans of `comp`, uint16 [m], if the ids [start, stop) hold only some of it; none if they are not known.
 
-    def covered(self, piece: Piece, low: int, high: int) -> float:
-        """Raw bytes that the ids [low, high) of the rendering, symbols of one piece, stand for."""
-        if piece.view == RAW_VIEW:
-            return high - low
-        count, part = piece.stop - piece.start, self._part
-        raw_bytes = self._document.raw_bytes if part is None else part.raw_bytes
-        if high - low == count:
-            return raw_bytes
-        spans = self._document.spans
-        if spans is None:
-            return (high - low) * raw_bytes / count
-        start = (0 if part is None else part.start) - piece.start
-        return int(total(spans[start + low : start + high]))
-
-    def copy(self, start: int, stop: int, out: npt.NDArray[np.int32]) -> None:
-        """Write ids [start, stop) to the beginning of `out`."""
-        for piece in self.pieces:
-            first, last = max(start, piece.start), min(stop, piece.stop)
-            if first < last:
-                self.write(piece, first, last, out[first - start : last - start])
-
-    def write(self, piece: Piece, first: int, last: int, out: npt.NDArray[np.int32]) -> None:
-        """Write ids [first, last) of the rendering, all of one piece, to `out`, int32 [last - first]."""
-        if piece.symbols is None:
-            out[:] = piece.special
-            return
-        out[:] = piece.symbols[first - piece.start : last - piece.start]
-        if piece.view == RAW_VIEW:
-            out += BYTE_OFFSET
+        They are decoded only then: all of it covers `raw_bytes`.
+        """
+        comp_start = self._comp_start
+        if not len(self.comp) or (start <= comp_start and comp_start + len(self.comp) <= stop):
+            return _NO_SPANS
+        if self._spans is None:
+            spans, part = self._document.spans, self._part
+            if spans is None:
+                self._spans = _NO_SPANS
+            else:
+                self._spans = spans if part is None else spans[part.start : part.end]
+        return self._spans

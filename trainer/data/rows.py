@@ -1,8 +1,8 @@
 """A row group in memory: the keys of its rows, and their views as slices of a few numpy arrays.
 
-In: Arrow tables of some columns. Out: `RowGroup`, which decodes raw, comp and spans only when a document is shown in a
-view that needs them (of small groups most need one view only). The arrays share memory with Arrow; nothing is copied
-and nothing is done per symbol. About 2 microseconds a row for keys.
+In: columns as `Shard` decodes them. Out: `RowGroup`, which decodes raw, comp and spans only when a document is shown in
+a view that needs them (of small groups most need one view only), and checks them against each other. Nothing is done
+per symbol.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 KEY_COLUMNS = ("doc_id", "source", "record", "piece", "raw_bytes")
 """Read always: what draws are made from, and which rows are empty."""
@@ -34,14 +33,28 @@ class RowKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """Lists as one array and n + 1 offsets into it."""
+    """Lists as slices of one array.
+
+    Attributes:
+        values: of all rows, in order; there may be other bytes between those of byte strings.
+        starts: [rows], where each list begins.
+        stops: [rows], where it ends.
+        largest: of the values, for comp ids.
+
+    The values are made read-only: batches copy from them, and compiled loops meet one type of array.
+    """
 
     values: npt.NDArray[Any]
-    offsets: Offsets
+    starts: Offsets
+    stops: Offsets
+    largest: int = 0
+
+    def __post_init__(self) -> None:
+        self.values.flags.writeable = False
 
     def row(self, index: int) -> npt.NDArray[Any]:
         """The list of one row."""
-        return self.values[self.offsets[index] : self.offsets[index + 1]]
+        return self.values[self.starts[index] : self.stops[index]]
 
 
 class RowGroup:
@@ -111,37 +124,34 @@ class Document:
         return None if column is None else column.row(self._row)
 
 
-def decode_keys(table: pa.Table, *, rows: int, raw_bytes: int) -> tuple[list[RowKey], list[int]]:
-    """Keys and raw_bytes of the rows, checked against the row-group table's figures.
+def check_lengths(lengths: list[int], *, rows: int, raw_bytes: int) -> None:
+    """Compare the rows' raw_bytes with the row-group table's figures.
 
     Raises:
         CorruptionError: the figures differ.
     """
-    lengths = table["raw_bytes"].to_numpy().tolist()
     if len(lengths) != rows or sum(lengths) != raw_bytes:
         raise CorruptionError(
             f"{len(lengths)} rows of {sum(lengths)} bytes; the row-group table says {rows} of {raw_bytes}"
         )
-    return _keys(table), lengths
 
 
-def decode_raw(table: pa.Table, lengths: list[int]) -> Column:
-    """The bytes of all rows.
+def check_raw(column: Column | None, lengths: list[int]) -> Column:
+    """The bytes of all rows, checked.
 
     Raises:
         CorruptionError: other lengths than raw_bytes.
     """
-    column = _column(table, "raw")
-    if column is None or np.diff(column.offsets).tolist() != lengths:
+    if column is None or (column.stops - column.starts).tolist() != lengths:
         raise CorruptionError("raw_bytes are not the lengths of raw")
     return column
 
 
-def decode_comp(table: pa.Table, keys: list[RowKey], *, comp_symbols: int, size: int) -> Column | None:
-    """The comp ids of all rows as int32.
+def check_comp(column: Column | None, keys: list[RowKey], *, comp_symbols: int, size: int) -> Column | None:
+    """The comp ids of all rows, int32, checked.
 
     Args:
-        table: with the column comp.
+        column: None where comp is null.
         keys: of the rows.
         comp_symbols: expected, of all rows together.
         size: of the vocabulary; ids lie below it.
@@ -149,58 +159,27 @@ def decode_comp(table: pa.Table, keys: list[RowKey], *, comp_symbols: int, size:
     Raises:
         CorruptionError: another number of symbols, or an id outside of the vocabulary.
     """
-    column = _column(table, "comp")
     if column is None:
         return None
     values = column.values
     if len(values) != comp_symbols:
         raise CorruptionError(f"{len(values)} comp symbols; the row-group table says {comp_symbols}")
-    if comp_symbols and int(values.max()) >= size:
-        symbol = int(np.argmax(values >= size))
-        row = int(np.searchsorted(column.offsets, symbol, side="right")) - 1
-        raise CorruptionError(f"document {keys[row].doc_id.hex()}: comp id {values[symbol]} in a vocabulary of {size}")
-    return Column(values.view(np.int32), column.offsets)
+    if column.largest >= size:
+        unsigned = values.view(np.uint32)
+        symbol = int(np.argmax(unsigned >= size))
+        row = int(np.searchsorted(column.stops, symbol, side="right"))
+        raise CorruptionError(
+            f"document {keys[row].doc_id.hex()}: comp id {unsigned[symbol]} in a vocabulary of {size}"
+        )
+    return column
 
 
-def decode_spans(table: pa.Table, comp: Column | None) -> Column | None:
-    """The spans of all rows.
+def check_spans(column: Column | None, comp: Column | None) -> Column | None:
+    """The spans of all rows, uint16, checked.
 
     Raises:
         CorruptionError: other lengths than comp.
     """
-    column = _column(table, "spans")
-    if column is not None and (comp is None or not np.array_equal(column.offsets, comp.offsets)):
+    if column is not None and (comp is None or not np.array_equal(column.stops, comp.stops)):
         raise CorruptionError("spans and comp differ in their lengths")
     return column
-
-
-def _keys(table: pa.Table) -> list[RowKey]:
-    sources = _one(table["source"])
-    if pa.types.is_dictionary(sources.type):
-        names = sources.dictionary.to_pylist()
-        paths = [names[index] for index in sources.indices.to_pylist()]
-    else:
-        paths = sources.to_pylist()
-    ids = [bytes.fromhex(text) for text in table["doc_id"].to_pylist()]
-    return list(map(RowKey, ids, *(table[name].to_numpy().tolist() for name in ("record", "piece")), paths))
-
-
-def _column(table: pa.Table, name: str) -> Column | None:
-    """A binary or list column; None where it is null."""
-    array = _one(table[name])
-    if array.null_count == len(array) and len(array):
-        return None
-    if array.null_count:
-        raise CorruptionError(f"{name} is null in {array.null_count} of {len(array)} rows")
-    if pa.types.is_list(array.type):
-        return Column(array.values.to_numpy(), array.offsets.to_numpy())
-    _, offsets, data = array.buffers()
-    first = array.offset
-    bounds = np.frombuffer(offsets, np.int32)[first : first + len(array) + 1]
-    values = np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
-    return Column(values, bounds)
-
-
-def _one(chunked: pa.ChunkedArray) -> pa.Array:
-    """The column as one array."""
-    return chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
