@@ -20,7 +20,7 @@ PREPROCESS = $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,OUT,ou
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install preprocess verify manifest sql inspect stability demo train generate evaluate compressor check lint types test test-slow bench format clean
+.PHONY: help install preprocess verify manifest sql inspect stability demo train generate evaluate export plan compressor check lint types test test-slow bench format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,6 +82,12 @@ generate: $(STAMP)  ## bytes from a trained model: RUN=... PROMPT=...
 
 evaluate: $(STAMP)  ## bits per byte on held-out raw documents: RUN=...
 	@$(PY) -m trainer evaluate bpb $(call opt,RUN,run) $(ARGS)
+
+export: $(STAMP)  ## a trained model in the Hugging Face format of EvaByte: RUN=... OUT=... ARGS='--kind full'
+	@$(PY) -m trainer export $(call opt,RUN,run) $(call opt,OUT,out) $(ARGS)
+
+plan: $(STAMP)  ## what a run takes on GPUs that need not be there: SCALE=... GPUS=n ARGS='--recompute full'
+	@$(PY) -m trainer plan $(call opt,SCALE,scale) $(call opt,GPUS,gpus) $(ARGS)
 
 compressor: $(STAMP)  ## train a byte LM and distil a compressor from it: CORPUS=... OUT=... BITS=...
 	@$(PY) -m compressor_model fit $(call opt,CORPUS,corpus) $(call opt,OUT,out) $(if $(BITS),--bits $(BITS)) $(ARGS)
