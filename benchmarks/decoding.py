@@ -17,12 +17,12 @@ import tyro
 from benchmarks.preprocess import machine
 from schemas.errors import UserError
 from schemas.vocabulary import BYTE_OFFSET, EOS, RAW_CLOSE
-from trainer.continuation import Generated
+from trainer.checkpoints.restore import restore
 from trainer.data.dataset import Dataset
 from trainer.data.lanes import held_out
-from trainer.decoding import Generator
+from trainer.inference.continuation import Generated
+from trainer.inference.decoding import Generator
 from trainer.model.evabyte import EvaByte
-from trainer.restore import restore
 
 
 @dataclass(frozen=True, kw_only=True)

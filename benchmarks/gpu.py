@@ -32,11 +32,11 @@ from torch.nn import functional
 from benchmarks.preprocess import machine
 from schemas.errors import UserError
 from schemas.vocabulary import EOS
-from trainer import plan
 from trainer.config import TrainOptions
 from trainer.data.views import Mode
 from trainer.model import attention, flex
 from trainer.parallel import Processes
+from trainer.planning import limits
 from trainer.plot import PlotOptions, plot
 from trainer.run_log import read_metrics
 from trainer.scales import scale_named
@@ -179,18 +179,18 @@ def step_figures(options: GpuBenchOptions, out: Path) -> list[dict[str, Any]]:
                 metrics = trainer.train_step()
                 if step >= 2 or turn:  # the first compile and warm up
                     rows[name].append(metrics)
-            memory[name] = plan.peak_memory(device)
+            memory[name] = limits.peak_memory(device)
     trainer.model._attention = own
     found = []
     print(f"{options.scale}, T {options.sequence:,}, {options.micro_batch} a step, recompute {options.recompute}\n")
     print("| attention | symbols/s | MFU | data wait | peak memory, GB |\n|---|---|---|---|---|")
     for name, steps in rows.items():
         speed = statistics.median(line["symbols_per_second"] for line in steps)
-        flops = plan.flops_per_symbol(trainer.model_config, options.sequence)
+        flops = limits.flops_per_symbol(trainer.model_config, options.sequence)
         if name == "causal":  # two products of T / 2 keys a query, forward once and backward twice
             summaries = options.sequence // (2 * scale.chunk) + scale.window
             flops += 6 * scale.layers * scale.dim * options.sequence - 14 * scale.layers * scale.dim * summaries
-        peak = plan.peak_flops(device)
+        peak = limits.peak_flops(device)
         mfu = None if peak is None else speed * flops / peak
         wait = statistics.median(line["data_wait"] for line in steps)
         found.append({"attention": name, "symbols_per_second": speed, "mfu": mfu, "peak_memory": memory[name]})

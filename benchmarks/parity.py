@@ -28,9 +28,9 @@ from torch import Tensor
 from benchmarks.preprocess import machine
 from schemas.errors import UserError
 from schemas.vocabulary import BYTES, COMP_OFFSET, Vocabulary
-from trainer.export import ExportOptions, Kind, write
-from trainer.hf_config import RAW_HEADS
-from trainer.import_model import Info
+from trainer.huggingface.config import RAW_HEADS
+from trainer.huggingface.export import ExportOptions, Kind, write
+from trainer.huggingface.reading import Info
 from trainer.model.evabyte import EvaByte, ModelConfig
 
 FILES = ("configuration_evabyte.py", "modeling_evabyte.py", "eva_cache.py", "eva_pt_ref.py")

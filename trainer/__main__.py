@@ -9,10 +9,10 @@ def main() -> int:
 
     commands = {
         "train": Command("trainer.train", "TrainOptions", "train", "datasets -> a byte-level model"),
-        "generate": Command("trainer.generate", "GenerateOptions", "generate", "bytes in, bytes out"),
+        "generate": Command("trainer.inference.generate", "GenerateOptions", "generate", "bytes in, bytes out"),
         "evaluate bpb": Command("trainer.evaluate.bpb", "BpbOptions", "evaluate", "bits per byte, held out"),
-        "export": Command("trainer.export", "ExportOptions", "export", "a run -> a Hugging Face folder of EvaByte"),
-        "plan": Command("trainer.plan_command", "PlanOptions", "plan", "what a run takes: memory, time, cost"),
+        "export": Command("trainer.huggingface.export", "ExportOptions", "export", "a run -> a Hugging Face folder"),
+        "plan": Command("trainer.planning.plan", "PlanOptions", "plan", "what a run takes: memory, time, cost"),
         "plot": Command("trainer.plot", "PlotOptions", "plot", "loss curves of runs, as a picture"),
     }
     return run("trainer", commands, sys.argv[1:])

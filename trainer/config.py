@@ -6,11 +6,11 @@ from typing import Literal
 
 from schemas.errors import UserError
 from schemas.vocabulary import COMP_OFFSET
-from trainer.budget import Budget
 from trainer.data.options import LoaderOptions
 from trainer.data.views import Mode
 from trainer.model.evabyte import ModelConfig, Recompute
-from trainer.plan import flops_per_symbol
+from trainer.planning.budget import Budget
+from trainer.planning.limits import flops_per_symbol
 from trainer.scales import Scale, scale_named
 
 RUN_CONFIG = "config.json"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET
-from trainer import plan
 from trainer.data.batch import Arrays, Batch
 from trainer.parallel import Processes
+from trainer.planning import limits
 
 
 class ViewNats:
@@ -68,7 +68,7 @@ class StepFigures:
     ) -> "StepFigures":
         """Gather them."""
         counts = [getattr(batch.counts, name) for name in _SUMMED]
-        memory = plan.peak_memory(processes.device)
+        memory = limits.peak_memory(processes.device)
         own = [total, nats.raw, nats.comp, nats.raw_bytes, *counts]
         own += [memory, waited, *batch.epochs, save_failed, stop or 0]
         found = processes.gather(own)

@@ -21,9 +21,9 @@ from torch.distributed.tensor import DTensor
 
 from schemas.errors import UserError
 from schemas.vocabulary import BYTES
-from trainer import optim, plan
-from trainer.checkpoint import Checkpoint, Saver, newest
-from trainer.checkpoint_store import store_at
+from trainer import optim
+from trainer.checkpoints.saving import Checkpoint, Saver, newest
+from trainer.checkpoints.stores import store_at
 from trainer.config import RUN_CONFIG, TrainOptions
 from trainer.data.batch import Batch
 from trainer.data.dataset import Dataset
@@ -31,11 +31,12 @@ from trainer.data.loader import Loader
 from trainer.data.state import differences, merge_states
 from trainer.data.views import Mode
 from trainer.figures import StepFigures, ViewNats, bits_per_byte, finite
-from trainer.import_model import config_in, load_into
-from trainer.memory import StepShape
+from trainer.huggingface.reading import config_in, load_into
 from trainer.model.evabyte import EvaByte, ModelConfig, parameters
 from trainer.model.heads import reweighted
 from trainer.parallel import ALONE, Processes, shard
+from trainer.planning import limits
+from trainer.planning.memory import StepShape
 from trainer.profiling import profiled
 from trainer.run_log import RunLog
 from trainer.spikes import StepGuard
@@ -176,8 +177,8 @@ class Trainer:
         sharing = max(processes.world // max(options.replicas, 1), 1)
         reason: str | None = None
         try:
-            available = plan.available_bytes(processes.device)
-            plan.check_fits(options.scale, self.model_config, available, sharing, step=step)
+            available = limits.available_bytes(processes.device)
+            limits.check_fits(options.scale, self.model_config, available, sharing, step=step)
         except UserError as error:
             reason = str(error)
         processes.agree(reason)
@@ -384,10 +385,10 @@ class Trainer:
 
     def _utilisation(self, symbols_per_second: float) -> float | None:
         """Share of the GPUs' peak that the model's operations are; None where the peak is not known."""
-        peak = plan.peak_flops(self.processes.device)
+        peak = limits.peak_flops(self.processes.device)
         if peak is None:
             return None
-        flops = plan.flops_per_symbol(self.model_config, self.loader.options.sequence)
+        flops = limits.flops_per_symbol(self.model_config, self.loader.options.sequence)
         return symbols_per_second * flops / (peak * self.processes.world)
 
     def _line(self, metrics: dict[str, Any]) -> str:

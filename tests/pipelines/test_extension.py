@@ -9,9 +9,9 @@ import pytest
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.prepare import ProxyOptions
+from trainer.checkpoints.restore import restore
 from trainer.config import TrainOptions
 from trainer.evaluate.bpb import BpbOptions, evaluate
-from trainer.restore import restore
 from trainer.run_log import METRICS
 from trainer.trainer import Trainer
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import UserError
-from trainer.budget import Budget, raw_share, steps_for, text_share
+from trainer.planning.budget import Budget, raw_share, steps_for, text_share
 
 STEP = 64 * 32_768
 

@@ -7,8 +7,8 @@ import pytest
 from data_fixtures import made_dataset
 
 from schemas.errors import UserError
-from trainer import plan
 from trainer.config import TrainOptions
+from trainer.planning import limits
 from trainer.run_log import read_metrics
 from trainer.trainer import Trainer
 
@@ -40,7 +40,7 @@ def test_a_run_ends_at_the_step_that_shows_its_raw_bytes_and_goes_on_with_more(t
 
 def test_a_budget_of_operations_is_a_number_of_steps_at_the_vocabulary_of_the_data(tmp_path: Path) -> None:
     trainer = Trainer(options_for(tmp_path, flops=1e12))
-    per_step = 4 * 256 * plan.flops_per_symbol(trainer.model_config, 256)
+    per_step = 4 * 256 * limits.flops_per_symbol(trainer.model_config, 256)
     assert trainer.model_config.vocabulary_size == 320 + 4096
     assert (trainer.steps - 1) * per_step < 1e12 <= trainer.steps * per_step
 
@@ -48,9 +48,9 @@ def test_a_budget_of_operations_is_a_number_of_steps_at_the_vocabulary_of_the_da
 def test_a_step_that_cannot_fit_is_refused_before_anything_is_allocated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "available_bytes", lambda device: 200_000_000)
+    monkeypatch.setattr(limits, "available_bytes", lambda device: 200_000_000)
     with pytest.raises(UserError, match=r"SCALE=tiny: a step of --micro-batch 4 .* would fit: --micro-batch"):
         Trainer(options_for(tmp_path, sequence=2048))
-    monkeypatch.setattr(plan, "available_bytes", lambda device: 20_000_000)
+    monkeypatch.setattr(limits, "available_bytes", lambda device: 20_000_000)
     with pytest.raises(UserError, match=r"SCALE=tiny: .* parameters need .* too few; no scale would fit"):
         Trainer(options_for(tmp_path))

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from schemas.errors import UserError
-from trainer import checkpoint, checkpoint_store
-from trainer.checkpoint import Saver, newest
-from trainer.checkpoint_store import Store, store_at
+from trainer.checkpoints import saving, stores
+from trainer.checkpoints.saving import Saver, newest
+from trainer.checkpoints.stores import Store, store_at
 
 SIZE = 1000
 
@@ -78,13 +78,13 @@ def test_all_are_kept_where_keep_is_0(place: str) -> None:
 
 def test_what_changes_after_the_call_is_not_what_is_saved(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
-    write = checkpoint._write_tensors
+    write = saving._write_tensors
 
     def late(*arguments: Any) -> None:
         assert go_on.wait(20)
         write(*arguments)
 
-    monkeypatch.setattr(checkpoint, "_write_tensors", late)
+    monkeypatch.setattr(saving, "_write_tensors", late)
     saver = Saver(store_at(place), keep=2)
     own = tensors(3.0)
     saver.save(own, {"step": 3})  # comes back although nothing is written
@@ -100,6 +100,7 @@ def test_what_changes_after_the_call_is_not_what_is_saved(place: str, monkeypatc
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "state gone", "state flipped", "data gone"])
 def test_a_damaged_one_is_passed_over(place: str, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
     saver = Saver(store_at(place), keep=0)
     for step in (1, 2):
         saver.save(tensors(float(step)), {"step": step})
@@ -144,7 +145,7 @@ def test_cut_off_anywhere_there_is_the_one_before(place: str, last: str, monkeyp
 
     with monkeypatch.context() as patch:
         if last == "tensors":
-            patch.setattr(checkpoint, "_write_tensors", killed)
+            patch.setattr(saving, "_write_tensors", killed)
         else:
             patch.setattr(saver._store, last, killed)
         patch.setattr(saver._store, "discard", lambda *_: None)  # a killed process does not clean up
@@ -164,7 +165,7 @@ def test_a_failure_in_the_background_is_told_once_and_the_next_save_works(
 ) -> None:
     saver = Saver(store_at(place), keep=2)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_write_tensors", _no_permission)
+        patch.setattr(saving, "_write_tensors", _no_permission)
         saver.save(tensors(1.0), {"step": 1})
         assert saver._thread is not None
         saver._thread.join()
@@ -227,7 +228,7 @@ class TestRemote:
             raise ConnectionResetError("lost")
 
         monkeypatch.setattr(type(fs), "put_file", lost)
-        monkeypatch.setattr(checkpoint_store, "_DEADLINE_SECONDS", 0.2)
+        monkeypatch.setattr(stores, "_DEADLINE_SECONDS", 0.2)
         saver = Saver(store_at(self.URL), keep=1)
         saver.save(tensors(1.0), {"step": 1})
         with pytest.raises(UserError, match=r"no answer within 0 s of trying \(ConnectionResetError: lost\)"):

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from schemas.errors import UserError
 from schemas.vocabulary import BOS, BYTE_OFFSET, EOS, RAW_CLOSE, RAW_OPEN
-from trainer import decoding
-from trainer.continuation import Generated
-from trainer.decoding import Generator
+from trainer.inference import decoding
+from trainer.inference.continuation import Generated
+from trainer.inference.decoding import Generator
+from trainer.inference.sampling import CHOICES, CLOSE, Sampler, Sampling
 from trainer.model.evabyte import EvaByte, ModelConfig
 from trainer.model.tree import Belief, Tree
-from trainer.sampling import CHOICES, CLOSE, Sampler, Sampling
 
 W = 16
 EDGES = [0, 1, W - 3, W - 2, W - 1, W, 2 * W - 3, 2 * W - 2, 3 * W + 6]

@@ -24,15 +24,15 @@ from schemas.command_line import run as run_command
 from schemas.errors import UserError
 from schemas.manifest import seal, unseal
 from schemas.vocabulary import BYTES, COMP_OFFSET, Vocabulary
-from trainer import export as export_module
+from trainer.checkpoints.restore import restore
 from trainer.config import TrainOptions
 from trainer.evaluate.bpb import BpbOptions, evaluate
-from trainer.export import ExportOptions, Kind, export, write
-from trainer.generate import GenerateOptions, generate
-from trainer.hf_config import RAW_HEADS
-from trainer.import_model import CONFIG, INDEX, OURS, WEIGHTS, Info, import_model, load_into
+from trainer.huggingface import export as export_module
+from trainer.huggingface.config import RAW_HEADS
+from trainer.huggingface.export import ExportOptions, Kind, export, write
+from trainer.huggingface.reading import CONFIG, INDEX, OURS, WEIGHTS, Info, import_model, load_into
+from trainer.inference.generate import GenerateOptions, generate
 from trainer.model.evabyte import EvaByte, ModelConfig
-from trainer.restore import restore
 from trainer.trainer import Trainer
 
 V = 330
@@ -248,7 +248,7 @@ def test_a_full_export_fills_a_run_of_its_proxy_and_no_other_number_of_heads_a_b
 SHARED = """
 import sys
 import torch
-from trainer.import_model import import_model, load_into
+from trainer.huggingface.reading import import_model, load_into
 from trainer.model.evabyte import EvaByte
 from trainer.parallel import Processes, shard
 
@@ -466,7 +466,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pyt
 KILLED = """
 import os, signal, sys
 from test_export import PROXY, drawn, written
-from trainer import export
+from trainer.huggingface import export
 from pathlib import Path
 
 real = export.{function}
@@ -534,7 +534,7 @@ def test_a_run_goes_out_and_generates_and_is_measured_from_there(
         return capfdbinary.readouterr().out
 
     folders = {kind: str(tmp_path / kind) for kind in ("full", "raw-only")}
-    commands = {"export": Command("trainer.export", "ExportOptions", "export", "")}
+    commands = {"export": Command("trainer.huggingface.export", "ExportOptions", "export", "")}
     for kind, folder in folders.items():
         arguments = ["export", "--run", str(run), "--out", folder, "--kind", kind]
         line = shown(lambda arguments=arguments: run_command("trainer", commands, arguments)).decode()  # type: ignore[misc]

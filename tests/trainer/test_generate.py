@@ -11,13 +11,13 @@ import torch
 from schemas.command_line import BAD_OPTIONS, FAILED, Command, run
 from schemas.errors import UserError
 from schemas.vocabulary import BYTE_OFFSET, EOS, RAW_CLOSE
-from trainer import decoding
-from trainer.continuation import Generated
-from trainer.decoding import Generator
-from trainer.generate import GenerateOptions, generate, read_prompts, result_line
+from trainer.inference import decoding
+from trainer.inference.continuation import Generated
+from trainer.inference.decoding import Generator
+from trainer.inference.generate import GenerateOptions, generate, read_prompts, result_line
 from trainer.model.evabyte import EvaByte, ModelConfig
 
-COMMANDS = {"generate": Command("trainer.generate", "GenerateOptions", "generate", "bytes in, bytes out")}
+COMMANDS = {"generate": Command("trainer.inference.generate", "GenerateOptions", "generate", "bytes in, bytes out")}
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from training_runs import losses, options_for
 from schemas.errors import UserError
 from schemas.vocabulary import BYTES
 from trainer.data.views import Mode
-from trainer.export import ExportOptions, export, write
-from trainer.import_model import Info
+from trainer.huggingface.export import ExportOptions, export, write
+from trainer.huggingface.reading import Info
 from trainer.model.evabyte import EvaByte, ModelConfig
 from trainer.trainer import Trainer
 
@@ -59,7 +59,7 @@ def test_sizes_are_those_of_the_folder(datasets: dict[str, Path], tmp_path: Path
     assert trainer.model_config == config
     trainer.train()
     assert Trainer(options).step == 2
-    with pytest.raises(UserError, match="another model than this run's.*proxy"):  # its symbols are bytes alone
+    with pytest.raises(UserError, match=r"another model than this run's.*proxy"):  # its symbols are bytes alone
         Trainer(options_for(datasets["neural"], tmp_path / "b", init_from=str(folder)))
     with pytest.raises(UserError, match="--flops"):
         options_for(datasets["neural"], tmp_path / "c", init_from=str(folder), steps=None, flops=1e12)

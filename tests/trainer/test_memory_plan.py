@@ -14,10 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from schemas.errors import UserError
 from trainer import optim
-from trainer.memory import RECOMPUTES, Memory, Share, StepShape, predict
 from trainer.model.evabyte import EvaByte, ModelConfig, Recompute, parameters
 from trainer.parallel import Processes, shard
-from trainer.plan import (
+from trainer.planning.limits import (
     PREDICTED_WITHIN,
     _most_activations,
     available_bytes,
@@ -29,6 +28,7 @@ from trainer.plan import (
     state_bytes,
     steps_that_fit,
 )
+from trainer.planning.memory import RECOMPUTES, Memory, Share, StepShape, predict
 from trainer.scales import SCALES, scale_named
 
 CPU = torch.device("cpu")

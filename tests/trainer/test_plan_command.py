@@ -14,12 +14,12 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from schemas.command_line import BAD_OPTIONS, FAILED, Command
 from schemas.command_line import run as run_command
 from schemas.errors import UserError
-from trainer.memory import Share
 from trainer.model.evabyte import ModelConfig
-from trainer.plan_command import RESERVE, PlanOptions, lines, make_plan, share_of_first, to_json
+from trainer.planning.memory import Share
+from trainer.planning.plan import RESERVE, PlanOptions, lines, make_plan, share_of_first, to_json
 from trainer.scales import scale_named
 
-COMMANDS = {"plan": Command("trainer.plan_command", "PlanOptions", "plan", "what a run takes")}
+COMMANDS = {"plan": Command("trainer.planning.plan", "PlanOptions", "plan", "what a run takes")}
 
 FULL_7B: dict[str, Any] = {"scale": "7b", "gpus": 64, "recompute": "full"}
 
@@ -211,7 +211,7 @@ def test_options_that_cannot_be_are_refused_in_one_line(
 def test_a_plan_needs_no_memory_to_speak_of() -> None:
     # 14b would be 60 GB in fp32
     code = (
-        "import resource; from trainer.plan_command import PlanOptions, make_plan; "
+        "import resource; from trainer.planning.plan import PlanOptions, make_plan; "
         "make_plan(PlanOptions(scale='14b', gpus=64, recompute='full')); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import UserError
 from schemas.vocabulary import BYTE_OFFSET, EOS, RAW_CLOSE
-from trainer.sampling import CHOICES, CLOSE, END, Sampler, Sampling
+from trainer.inference.sampling import CHOICES, CLOSE, END, Sampler, Sampling
 
 
 def some_logits(seed: int, spread: float = 2.0) -> npt.NDArray[np.float32]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trainer.stops import StopFinder, whole_characters
+from trainer.inference.stops import StopFinder, whole_characters
 
 letters = st.integers(97, 99)
 texts = st.lists(letters, max_size=40).map(bytes)

@@ -24,18 +24,19 @@ from schemas.command_line import BAD_OPTIONS, FAILED, Command
 from schemas.command_line import run as run_command
 from schemas.errors import UserError
 from schemas.vocabulary import BYTE_OFFSET
-from trainer import checkpoint, optim
-from trainer.checkpoint_store import store_at
+from trainer import optim
+from trainer.checkpoints import saving
+from trainer.checkpoints.restore import restore
+from trainer.checkpoints.stores import store_at
 from trainer.data.dataset import Dataset
 from trainer.data.rows import RowGroup
 from trainer.data.views import Mode
-from trainer.decoding import Generator
 from trainer.evaluate.bpb import BpbOptions, blocks_of, evaluate, score
-from trainer.generate import GenerateOptions, generate
-from trainer.markov import MarkovModel
+from trainer.evaluate.markov import MarkovModel
+from trainer.inference.decoding import Generator
+from trainer.inference.generate import GenerateOptions, generate
 from trainer.model.evabyte import EvaByte, ModelConfig
 from trainer.plot import PlotOptions, plot
-from trainer.restore import restore
 from trainer.run_log import read_metrics, summary
 from trainer.trainer import Trainer
 
@@ -161,7 +162,7 @@ def test_the_last_whole_checkpoint_resumes(datasets: dict[str, Path], tmp_path: 
         (folders[1] / "state.json").unlink()
     else:
         (tmp_path / "checkpoints" / ".tmp-1-step-0000000008").mkdir()
-    found = checkpoint.newest(store_at(tmp_path / "checkpoints"))
+    found = saving.newest(store_at(tmp_path / "checkpoints"))
     assert found is not None
     assert found.step == (6 if damage == "left over" else 4)
     assert bool(list((tmp_path / "checkpoints").glob(".tmp-*"))) == (damage == "left over")  # may be under way
@@ -183,14 +184,14 @@ def test_a_full_disk_keeps_the_checkpoints_there_are(
     def full(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(checkpoint.dcp, "save", full)
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1000))
+    monkeypatch.setattr(saving.dcp, "save", full)
+    monkeypatch.setattr(saving.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1000))
     trainer.train_step()
     trainer.save()
     trainer.saver._thread.join()
     with pytest.raises(UserError, match=r"step-0000000002: checkpoint not written: no space left.*start the same run"):
         trainer.train_step()
-    found = checkpoint.newest(store_at(tmp_path / "checkpoints"))
+    found = saving.newest(store_at(tmp_path / "checkpoints"))
     assert found is not None
     assert found.step == 1
 

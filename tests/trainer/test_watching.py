@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from training_runs import losses, options_for
 
 from schemas.errors import UserError
+from trainer.checkpoints.restore import restore
 from trainer.data.dataset import Dataset
 from trainer.data.lanes import held_out
 from trainer.data.views import Mode
 from trainer.evaluate.bpb import score
 from trainer.model.heads import Loss, reweighted
 from trainer.plot import PlotOptions, plot
-from trainer.restore import restore
 from trainer.run_log import read_metrics
 from trainer.spikes import BAD_STEPS, ENOUGH, WINDOW, StepGuard
 from trainer.trainer import Trainer

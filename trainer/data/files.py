@@ -29,6 +29,7 @@ CACHE_BYTES = 4 << 30
 _OPEN_FILES = 64
 """Far below the usual limit of 1,024 a process."""
 
+
 class Files:
     """The files below one folder."""
 

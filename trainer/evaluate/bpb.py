@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 
 from schemas.errors import UserError
+from trainer.checkpoints.restore import restore
 from trainer.data.dataset import Dataset
 from trainer.data.lanes import held_out, training
 from trainer.evaluate.blocks import batch_of, blocks_of
-from trainer.markov import MarkovModel
+from trainer.evaluate.markov import MarkovModel
 from trainer.model.evabyte import EvaByte
-from trainer.restore import restore
 
 
 @dataclass(frozen=True, kw_only=True)

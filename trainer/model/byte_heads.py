@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainer.inference.sampling import CHOICES, CLOSE
 from trainer.model.evabyte import EvaByte
 from trainer.model.tree import Belief
-from trainer.sampling import CHOICES, CLOSE
 
 BELIEFS = 8
 """Candidates of a head: trees of the sizes that pay seldom have a fourth sibling."""

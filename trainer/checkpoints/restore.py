@@ -11,10 +11,10 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_mo
 from schemas.errors import UserError
 from schemas.remote import is_remote
 from schemas.vocabulary import Vocabulary
-from trainer.checkpoint import newest
-from trainer.checkpoint_store import store_at
+from trainer.checkpoints.saving import newest
+from trainer.checkpoints.stores import store_at
 from trainer.config import CHECKPOINTS, RUN_CONFIG
-from trainer.import_model import import_model, is_model_folder
+from trainer.huggingface.reading import import_model, is_model_folder
 from trainer.model.evabyte import EvaByte, ModelConfig
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import UserError
+from trainer.inference.sampling import CLOSE, Sampler, Sampling
+from trainer.inference.stops import StopFinder
 from trainer.model.tree import Belief, Tree
-from trainer.sampling import CLOSE, Sampler, Sampling
-from trainer.stops import StopFinder
 
 Ended = Literal["end", "stop", "length"]
 """Why a generation ended: the model closed the text, a stop text came, or max_bytes were made."""

@@ -24,15 +24,15 @@ from torch import Tensor
 
 from schemas.errors import UserError
 from schemas.vocabulary import BOS, BYTE_OFFSET, RAW_OPEN
-from trainer.continuation import Generated, Options, Request, Row, as_bytes
+from trainer.checkpoints.restore import restore
 from trainer.data.views import Mode
+from trainer.inference.continuation import Generated, Options, Request, Row, as_bytes
+from trainer.inference.sampling import CHOICES, Sampler
+from trainer.inference.stops import whole_characters
 from trainer.model.byte_heads import ByteHeads
 from trainer.model.cache import Cache
 from trainer.model.evabyte import EvaByte
 from trainer.model.tree import MOST, ancestors, common_size, grow, node_cost
-from trainer.restore import restore
-from trainer.sampling import CHOICES, Sampler
-from trainer.stops import whole_characters
 
 NODES = {"cpu": 16, "cuda": 64}
 """Places for nodes in a pass."""

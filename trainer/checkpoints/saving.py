@@ -4,7 +4,7 @@
         state.json                 sealed: step, loader state, vocabulary, configuration, SHA-256 of each file
 
 What is not whole (a disk that was full, a kill) is never taken for a checkpoint: `state.json` comes last and is
-checked, with all that it names, before anything is loaded. `checkpoint_store.py` knows the places.
+checked, with all that it names, before anything is loaded. `stores.py` knows the places.
 """
 
 import errno
@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from schemas.errors import FormatVersionError, UserError
 from schemas.manifest import seal, unseal
 from schemas.shard import FORMAT_VERSION
-from trainer.checkpoint_store import STATE, Store
+from trainer.checkpoints.stores import STATE, Store
 from trainer.parallel import ALONE, Processes
 
 log = logging.getLogger(__name__)

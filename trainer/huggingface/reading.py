@@ -1,6 +1,6 @@
 """Models in from folders in the Hugging Face format of EvaByte: ours, see `export.py`, and published ones.
 
-    FOLDER/config.json                 sizes and switches, see `hf_config.py`
+    FOLDER/config.json                 sizes and switches, see `config.py`
            model.safetensors           or several files with model.safetensors.index.json
            proxy_compression.json      ours only, sealed: what config.json has no keys for, SHA-256 of the tensor files
 
@@ -26,7 +26,7 @@ from schemas.vocabulary import BYTES, COMP_OFFSET, Vocabulary
 from trainer.config import TrainOptions
 from trainer.data.state import differences
 from trainer.data.views import Mode
-from trainer.hf_config import RAW_HEADS, SEQUENCE, from_fields, shapes_of, their_name
+from trainer.huggingface.config import RAW_HEADS, SEQUENCE, from_fields, shapes_of, their_name
 from trainer.model.evabyte import EvaByte, ModelConfig
 
 CONFIG = "config.json"

@@ -18,7 +18,7 @@ class Budget:
     Attributes:
         steps: N.
         symbols: ids, those of padding included.
-        flops: operations, as `plan.flops_per_symbol` counts them.
+        flops: operations, as `limits.flops_per_symbol` counts them.
         raw_bytes: of the raw views alone, over all processes; needs `steps`.
     """
 

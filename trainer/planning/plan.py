@@ -15,14 +15,13 @@ import torch.distributed as dist
 
 from schemas.errors import UserError
 from schemas.vocabulary import COMP_OFFSET
-from trainer.budget import Budget, raw_share, steps_for, text_share
 from trainer.config import BYTES_HEADS
 from trainer.data.dataset import Dataset
 from trainer.data.views import RATE_AT_START, RATE_RISE
-from trainer.memory import RECOMPUTES, Memory, Share, StepShape, at_once, predict
 from trainer.model.evabyte import EvaByte, ModelConfig, Recompute, parameters
 from trainer.parallel import Processes, shard
-from trainer.plan import (
+from trainer.planning.budget import Budget, raw_share, steps_for, text_share
+from trainer.planning.limits import (
     GPU_MEMORY,
     PEAK_FLOPS,
     describe,
@@ -30,6 +29,7 @@ from trainer.plan import (
     flops_per_symbol,
     steps_that_fit,
 )
+from trainer.planning.memory import RECOMPUTES, Memory, Share, StepShape, at_once, predict
 from trainer.scales import Scale, scale_named
 
 DEFAULT_VOCABULARY = COMP_OFFSET + (1 << 16)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import UserError
-from trainer.continuation import Generated, Options, Request, as_bytes
-from trainer.decoding import BATCH, Generator
+from trainer.inference.continuation import Generated, Options, Request, as_bytes
+from trainer.inference.decoding import BATCH, Generator
 
 
 @dataclass(frozen=True, kw_only=True)

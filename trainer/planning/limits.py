@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from schemas.errors import UserError
-from trainer.memory import RECOMPUTES, Memory, Share, StepShape, predict
 from trainer.model.evabyte import ModelConfig, Recompute, parameters
+from trainer.planning.memory import RECOMPUTES, Memory, Share, StepShape, predict
 from trainer.scales import SCALES
 
 NUMBERS_PER_PARAMETER = 4

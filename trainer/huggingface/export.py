@@ -1,6 +1,6 @@
 """`python -m trainer export`: a trained model as a folder in the Hugging Face format of EvaByte.
 
-The folder's files and names are in `import_model.py`. Two kinds: `full` keeps everything, and the raw heads are a
+The folder's files and names are in `reading.py`. Two kinds: `full` keeps everything, and the raw heads are a
 tensor of their own that the published code ignores; `raw-only` is the byte model inside: embedding and main heads cut
 to the first 320 ids, the raw heads appended as further main heads. The embedding has to be cut as well, since the
 format has one size for both.
@@ -32,11 +32,11 @@ from schemas.errors import UserError
 from schemas.manifest import seal
 from schemas.shard import FORMAT_VERSION
 from schemas.vocabulary import BYTES, COMP_OFFSET
+from trainer.checkpoints.restore import restore
 from trainer.data.views import Mode
-from trainer.hf_config import HEADS, shapes_of, their_name, to_fields
-from trainer.import_model import CONFIG, INDEX, OURS, WEIGHTS, Info
+from trainer.huggingface.config import HEADS, shapes_of, their_name, to_fields
+from trainer.huggingface.reading import CONFIG, INDEX, OURS, WEIGHTS, Info
 from trainer.model.evabyte import EvaByte, ModelConfig
-from trainer.restore import restore
 
 Kind = Literal["raw-only", "full"]
 

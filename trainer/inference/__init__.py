@@ -1,0 +1,1 @@
+"""Bytes from a trained model: in few passes, exactly sampled, in batches and streams."""
