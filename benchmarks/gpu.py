@@ -1,7 +1,8 @@
 """`python -m benchmarks.gpu`: all that only a GPU can show, in one run of at most ten minutes.
 
-  attention   forward and backward of the compiled kernel, of the windows that CPUs have and of plain causal attention
-              over the whole sequence; the kernel's differences from the windows in fp32 and bf16
+  attention   forward and backward of the compiled kernel, of its twin (one masked attention over all keys and
+              summaries), of the windows that CPUs have and of plain causal attention over the whole sequence; the
+              kernel's differences from the windows in fp32 and bf16
   step        a training step of the trainer itself: symbols/s, MFU and peak memory beside `plan`, and the same model
               with plain causal attention in turns; below `--wanted-mfu` a trace of it
   curve       a real run until the time is over: bits per byte by view and on held-out documents
@@ -37,6 +38,7 @@ from trainer.data.views import Mode
 from trainer.model import attention, flex
 from trainer.parallel import Processes
 from trainer.planning import limits
+from trainer.planning.memory import Share, StepShape, predict
 from trainer.plot import PlotOptions, plot
 from trainer.run_log import read_metrics
 from trainer.scales import scale_named
@@ -121,12 +123,14 @@ def attention_figures(options: GpuBenchOptions, device: torch.device) -> list[di
     tensors += [torch.randn(1, heads, 1, 1, dim, device=device, dtype=dtype) for _ in range(2)]
     rules = {"window": scale.window, "chunk": scale.chunk}
     windows_plan = attention.AttentionPlan.of(ids, doc, **rules, dtype=dtype)
+    flex_plan = flex.FlexPlan.of(ids, doc, **rules)
     ways: dict[str, Callable[..., Tensor]] = {
+        "twin": partial(twin, plan=flex_plan, seen=dense_mask(flex_plan, options.sequence, device)),
         "windows": partial(attention.attend, plan=windows_plan),
         "causal, whole sequence": lambda q, k, v, mu, phi: causal(q, k, v),
     }
     if device.type == "cuda":
-        ways = {"flex": partial(flex.attend, plan=flex.FlexPlan.of(ids, doc, **rules)), **ways}
+        ways = {"flex": partial(flex.attend, plan=flex_plan), **ways}
     print(f"{options.scale}: {heads} heads of {dim}, T {options.sequence:,}, {dtype}\n")
     print("| attention | forward, ms | forward and backward, ms |\n|---|---|---|")
     rows = []
@@ -182,8 +186,17 @@ def step_figures(options: GpuBenchOptions, out: Path) -> list[dict[str, Any]]:
             memory[name] = limits.peak_memory(device)
     trainer.model._attention = own
     found = []
-    print(f"{options.scale}, T {options.sequence:,}, {options.micro_batch} a step, recompute {options.recompute}\n")
-    print("| attention | symbols/s | MFU | data wait | peak memory, GB |\n|---|---|---|---|---|")
+    shape = StepShape(
+        sequence=options.sequence, micro_batch=options.micro_batch, recompute=trainer.options.recompute,
+        precision="fp32" if options.toy else "bf16", shared=not options.toy, gpu=not options.toy,
+    )  # fmt: skip
+    planned = predict(trainer.model_config, shape, Share.whole(trainer.model_config)).total
+    print(
+        f"{options.scale}, T {options.sequence:,}, {options.micro_batch} a step, recompute {options.recompute}; ",
+        end="",
+    )
+    print(f"planned memory {planned / 1e9:.2f} GB\n")
+    print("| attention | symbols/s | MFU | data wait | peak memory, GB | of planned |\n|---|---|---|---|---|---|")
     for name, steps in rows.items():
         speed = statistics.median(line["symbols_per_second"] for line in steps)
         flops = limits.flops_per_symbol(trainer.model_config, options.sequence)
@@ -193,9 +206,12 @@ def step_figures(options: GpuBenchOptions, out: Path) -> list[dict[str, Any]]:
         peak = limits.peak_flops(device)
         mfu = None if peak is None else speed * flops / peak
         wait = statistics.median(line["data_wait"] for line in steps)
-        found.append({"attention": name, "symbols_per_second": speed, "mfu": mfu, "peak_memory": memory[name]})
+        size = memory[name]
+        found.append(
+            {"attention": name, "symbols_per_second": speed, "mfu": mfu, "peak_memory": size, "planned": planned}
+        )
         shown = "-" if mfu is None else f"{mfu:.1%}"
-        print(f"| {name} | {speed:,.0f} | {shown} | {wait:.2%} | {memory[name] / 1e9:.2f} |")
+        print(f"| {name} | {speed:,.0f} | {shown} | {wait:.2%} | {size / 1e9:.2f} | {size / planned:.2f} |")
     if found[0]["mfu"] is not None and found[0]["mfu"] < options.wanted_mfu:
         trace(trainer, out / "step-trace.json.gz")
     trainer.loader.close()
@@ -248,6 +264,25 @@ def decoding_figures(out: Path) -> None:
     from benchmarks import decoding
 
     decoding.main(decoding.DecodingBenchOptions(run=str(out / "curve")))
+
+
+def dense_mask(plan: flex.FlexPlan, length: int, device: torch.device) -> Tensor:
+    """Who sees whom, whole: bool [1, 1, T, N]."""
+    queries = torch.arange(length, device=device)[:, None]
+    keys = torch.arange(plan.mask.seq_lengths[1], device=device)[None]
+    zero = torch.zeros((), dtype=torch.long, device=device)
+    return plan.mask.mask_mod(zero, zero, queries, keys)[None, None]
+
+
+def twin(q: Tensor, k: Tensor, v: Tensor, mu: Tensor, phi: Tensor, plan: flex.FlexPlan, seen: Tensor) -> Tensor:
+    """One masked attention over all keys and summaries: [1, h, T, d] -> [1, h, T, d]."""
+    complete = plan.members.shape[1] * plan.members.shape[2]
+    summaries = attention.pool(k[:, :, :complete], v[:, :, :complete], mu, phi, plan.members)
+    keys, values = (
+        torch.cat([own, functional.pad(summary, (0, 0, 0, plan.padding))], 2)
+        for own, summary in zip((k, v), summaries, strict=True)
+    )
+    return functional.scaled_dot_product_attention(q, keys, values, attn_mask=seen)
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
