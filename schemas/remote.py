@@ -22,6 +22,8 @@ _TRANSIENT = {"aiohttp", "botocore", "aiobotocore", "gcsfs", "google", "requests
 """Packages whose exceptions mean that the network or the store failed, beside OSError."""
 
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Of this machine's disk, which a transfer writes to: trying again does not help."""
 
 _LONGEST_PAUSE = 15.0
 
@@ -63,6 +65,7 @@ def repeated(call: Callable[[], T], place: str, *, request_seconds: float, deadl
 
     Raises:
         FileNotFoundError: nothing there.
+        OSError: this machine's disk is full.
         UserError: not allowed, or no answer before the deadline.
     """
     end = time.monotonic() + deadline_seconds
@@ -74,6 +77,8 @@ def repeated(call: Callable[[], T], place: str, *, request_seconds: float, deadl
             raise
         except Exception as error:  # whatever is not known to be transient is raised again
             if not _is_transient(error):
+                if getattr(error, "errno", None) in _LOCAL:
+                    raise
                 if isinstance(error, OSError):
                     raise UserError(f"{place}: refused ({error})") from None
                 raise
@@ -109,6 +114,6 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
 
 def _is_transient(error: Exception) -> bool:
-    if isinstance(error, _FINAL):
+    if isinstance(error, _FINAL) or getattr(error, "errno", None) in _LOCAL:
         return False
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSIENT

@@ -40,6 +40,7 @@ class StepFigures:
     Attributes:
         total: sum of weighted cross-entropies in nats.
         sums: of the batch's counts and of `ViewNats`.
+        norm: of the gradient before clipping, as the first process has it: replicas may differ in the last bit.
         memory: most bytes that a process has held so far.
         waited: seconds for data, of the process that waited longest.
         epochs: min, mean, max over all lanes.
@@ -49,6 +50,7 @@ class StepFigures:
 
     total: float
     sums: dict[str, float]
+    norm: float
     memory: int
     waited: float
     epochs: tuple[float, float, float]
@@ -62,6 +64,7 @@ class StepFigures:
         batch: Batch,
         total: float,
         nats: ViewNats,
+        norm: float,
         waited: float,
         stop: signal.Signals | None,
         save_failed: bool,
@@ -70,7 +73,7 @@ class StepFigures:
         counts = [getattr(batch.counts, name) for name in _SUMMED]
         memory = limits.peak_memory(processes.device)
         own = [total, nats.raw, nats.comp, nats.raw_bytes, *counts]
-        own += [memory, waited, *batch.epochs, save_failed, stop or 0]
+        own += [norm, memory, waited, *batch.epochs, save_failed, stop or 0]
         found = processes.gather(own)
         sums = found.sum(axis=0).tolist()
         names = ("raw_nats", "comp_nats", "raw_bytes", *_SUMMED)
@@ -78,6 +81,7 @@ class StepFigures:
         return cls(
             total=sums[0],
             sums=dict(zip(names, sums[1 : 1 + len(names)], strict=True)),
+            norm=float(found[0, -8]),
             memory=int(found[:, -7].max()),
             waited=float(found[:, -6].max()),
             epochs=(float(found[:, -5].min()), float(found[:, -4].mean()), float(found[:, -3].max())),

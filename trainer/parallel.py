@@ -25,6 +25,9 @@ T = TypeVar("T")
 _TIMEOUT = timedelta(minutes=30)
 """A process that does not answer for so long ends the run; checkpoints of large models take minutes."""
 
+_PATIENCE = timedelta(hours=3)
+"""The same where one may be waiting for an object store."""
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -72,7 +75,7 @@ class Processes:
 
     def aside(self) -> "Processes":
         """The same processes with a group of their own, for a second thread to agree by; all call it together."""
-        return replace(self, group=dist.new_group(backend="gloo", timeout=_TIMEOUT)) if self.world > 1 else self
+        return replace(self, group=dist.new_group(backend="gloo", timeout=_PATIENCE)) if self.world > 1 else self
 
     @property
     def is_first(self) -> bool:

@@ -144,7 +144,7 @@ class Trainer:
         for layer in model.layers:
             layer.recompute = options.recompute
             if options.compile or (options.compile is None and processes.device.type == "cuda"):
-                layer.compile()
+                layer.compile(dynamic=False)
         if shared:
             shard(model, processes, replicas=options.replicas, precision=None if precision is stored else precision)
             model.to_empty(device=processes.device)
@@ -193,7 +193,7 @@ class Trainer:
         """Run to the end, or save and return when SIGINT or SIGTERM comes to any process.
 
         Raises:
-            UserError: a loss that is not finite, a damaged dataset, a full disk; in every process.
+            UserError: losses that stay not finite, a damaged dataset, a full disk.
         """
         run = self.options.folder
         if self.processes.is_first:
@@ -201,7 +201,13 @@ class Trainer:
             config = {**self.identity(), "checkpoints": self.options.checkpoints}
             (run / RUN_CONFIG).write_text(json.dumps(config, indent=1, default=str) + "\n")
         profiling = profiled(run, self.options.profile_steps, self.processes.rank)
-        with self._run_log() as run_log, self.loader, self._stop_on_signals(), profiling as profile_step:
+        with (
+            self._saving(),
+            self._run_log() as run_log,
+            self.loader,
+            self._stop_on_signals(),
+            profiling as profile_step,
+        ):
             while not self.is_over and self._stop is None:
                 metrics = self.train_step()
                 profile_step()
@@ -213,6 +219,14 @@ class Trainer:
             if self.step != self._saved:
                 self.save()
             self.saver.wait()
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """A checkpoint under way is finished before the processes part, whatever ends the run."""
+        try:
+            yield
+        finally:
+            self.saver.finish()
 
     def _validate(self) -> float | None:
         """Held-out bits per byte where they are due."""
@@ -267,11 +281,13 @@ class Trainer:
             if parameter.grad is None:  # probes of chunks, where a sequence is one window
                 parameter.grad = torch.zeros_like(parameter)
         found_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), optim.CLIP_NORM)
-        norm = float(found_norm.full_tensor() if isinstance(found_norm, DTensor) else found_norm)
-        everywhere = StepFigures.of(self.processes, batch, total, nats, waited, self._signalled, self.saver.failed)
+        own_norm = float(found_norm.full_tensor() if isinstance(found_norm, DTensor) else found_norm)
+        everywhere = StepFigures.of(
+            self.processes, batch, total, nats, own_norm, waited, self._signalled, self.saver.failed
+        )
         if everywhere.save_failed:
             self.saver.wait()  # says why
-        loss_value = everywhere.total / targets
+        loss_value, norm = everywhere.total / targets, everywhere.norm
         wanted, spike = self.guard.judge(self.step, loss_value, norm)
         if wanted:
             self.optimiser.step()

@@ -1,5 +1,6 @@
 """EVA attention against a plain, dense, slow twin written from the formulas."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,10 +44,16 @@ def test_equals_the_dense_twin_with_gradients(length: int, documents: float, eos
         assert (got - expected).abs().max() < 1e-5
 
 
-def test_rows_of_eos_are_exactly_zero_and_give_no_gradient() -> None:
+@pytest.mark.parametrize("mask_bytes", [1 << 20, 0])
+@pytest.mark.parametrize("show_eos", [False, True])
+def test_rows_of_eos_are_exactly_zero_and_give_no_gradient(show_eos: bool, mask_bytes: int) -> None:
     ids, doc = packing(2, 64, 0.1, 0.1, seed=0)
     q, k, v, mu, phi = operands(2, 2, 64, 8, seed=1)
-    out = attend(q, k, v, mu, phi, plan_of(ids, doc))
+    plan = replace(plan_of(ids, doc, mask_bytes=0), show_eos=show_eos)
+    if mask_bytes:
+        plan = replace(plan, masks=[plan.mask(n) for n in range(plan.windows)])
+    out = attend(q, k, v, mu, phi, plan)
+    assert torch.allclose(out, attend(q, k, v, mu, phi, plan_of(ids, doc)), atol=1e-6)
     is_eos = (ids == EOS)[:, None].expand(2, 2, 64)
     assert is_eos.any()
     assert (out[is_eos] == 0).all()

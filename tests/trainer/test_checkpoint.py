@@ -1,6 +1,7 @@
 """Checkpoints in folders and on object stores: what is there is whole, whatever happened while it was written."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,63 @@ def test_the_newest_comes_back_and_the_oldest_go(place: str, tmp_path: Path, bac
     assert found["step"] == 10.0
     assert torch.equal(found["model"]["a"], torch.full((SIZE,), 10.0))
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("keep", [0, 2])
+def test_what_lies_ahead_of_the_one_written_is_of_a_run_given_up(place: str, keep: int) -> None:
+    saver = Saver(store_at(place), keep=0)
+    for step in (1, 6, 8):
+        saver.save(tensors(float(step)), {"step": step})
+    again = Saver(store_at(place), keep=keep)
+    saver.wait()
+    again.save(tensors(3.0), {"step": 3})
+    again.wait()
+    assert loaded(store_at(place))[0] == 3
+    assert store_at(place).names() == ["step-0000000001", "step-0000000003"]
+
+
+def test_old_ones_that_cannot_be_deleted_do_not_end_a_run(
+    place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    saver = Saver(store_at(place), keep=1)
+
+    def refused(name: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(saver._store, "remove", refused)
+    for step in (1, 2):
+        saver.save(tensors(float(step)), {"step": step})
+    saver.wait()
+    assert loaded(store_at(place))[0] == 2
+    assert "old checkpoints are not deleted" in caplog.text
+
+
+def test_one_that_holds_something_else_is_named(place: str) -> None:
+    saver = Saver(store_at(place), keep=1)
+    saver.save({"model": {"a": torch.zeros(3)}}, {"step": 1})
+    saver.wait()
+    found = newest(store_at(place))
+    assert found is not None
+    with pytest.raises(UserError, match="step-0000000001: cannot be loaded"):
+        found.load_into(tensors(0.0))
+
+
+def test_leaving_waits_for_the_one_under_way(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = saving._write_tensors
+
+    def late(*arguments: Any) -> None:
+        time.sleep(0.3)
+        write(*arguments)
+
+    monkeypatch.setattr(saving, "_write_tensors", late)
+    saver = Saver(store_at(place), keep=1)
+    saver.save(tensors(1.0), {"step": 1})
+    saver.finish()
+    assert loaded(store_at(place))[0] == 1
+    monkeypatch.setattr(saving, "_write_tensors", _no_permission)
+    saver.save(tensors(2.0), {"step": 2})
+    saver.finish()  # does not raise: something else ends the run
 
 
 def test_all_are_kept_where_keep_is_0(place: str) -> None:

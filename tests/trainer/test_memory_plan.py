@@ -328,5 +328,7 @@ def test_free_memory_is_found_on_this_system_and_asked_of_a_gpu(monkeypatch: pyt
     assert 1 << 20 < available < 1 << 50
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert available_bytes() == pytest.approx(available / 4, rel=0.3)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 << 30, device.index))
     assert available_bytes(torch.device("cuda", 1)) == 7 << 30

@@ -62,9 +62,19 @@ class Checkpoint:
         return int(self.state["step"])
 
     def load_into(self, tensors: dict[str, Any]) -> None:
-        """Fill a state dict of the same structure in place; all processes together."""
-        dcp.load(tensors, checkpoint_id=str(self._folder), no_dist=not dist.is_initialized())
+        """Fill a state dict of the same structure in place; all processes together.
+
+        Raises:
+            UserError: the files do not hold it.
+        """
+        reason: str | None = None
+        try:
+            dcp.load(tensors, checkpoint_id=str(self._folder), no_dist=not dist.is_initialized())
+        except (OSError, RuntimeError, ValueError, dcp.api.CheckpointException) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = f"{self.place}: cannot be loaded ({lines[-1][:300]}); delete it, and the one before is taken"
         self.release()
+        self._processes.agree(reason)
 
     def release(self) -> None:
         """Give up a checkpoint that is not loaded after all."""
@@ -129,8 +139,17 @@ class Saver:
             error, self._error = self._error, None
             raise error
 
+    def finish(self) -> None:
+        """Let the one under way be written before the process ends, whatever ends it."""
+        try:
+            self.wait()
+        except Exception as error:  # noqa: BLE001 - the error that ends the run is the one to show
+            log.warning("%s", error)
+
     def _try(self, tensors: dict[str, Any], state: dict[str, Any]) -> None:
         try:
+            if self._processes.device.type == "cuda":  # a new thread has the first one
+                torch.cuda.set_device(self._processes.device)
             self._write(tensors, state)
         except BaseException as error:  # noqa: BLE001 - raised again by `wait`
             self._error = error
@@ -153,9 +172,22 @@ class Saver:
                     store.commit(folder, name, seal({"format_version": FORMAT_VERSION, **state, "files": digests}))
         finally:
             store.discard(folder, processes)
-        if self._keep and processes.is_first:
-            for old in store.names()[: -self._keep]:
-                store.remove(old)
+        if processes.is_first:
+            self._rotate(name)
+
+    def _rotate(self, name: str) -> None:
+        """Delete the oldest beyond `keep`, and what lies ahead of the one just written: it is of a run given up.
+
+        A checkpoint that cannot be deleted does not matter to the one that was written.
+        """
+        try:
+            names = self._store.names()
+            older = [other for other in names if other < name]
+            surplus = older[: max(len(older) - self._keep + 1, 0)] if self._keep else []
+            for other in [*surplus, *(other for other in names if other > name)]:
+                self._store.remove(other)
+        except (OSError, UserError) as error:
+            log.warning("old checkpoints are not deleted: %s", error)
 
 
 def newest(store: Store, processes: Processes = ALONE) -> Checkpoint | None:
@@ -205,11 +237,16 @@ def open_checkpoint(store: Store, name: str, processes: Processes = ALONE) -> Ch
             reason = error
     processes.agree(reason)
     state = dict(processes.gather_objects(state)[0])
+    folder = store.place_to_read(name, processes)
     try:
-        folder = store.fetch(name, state.pop("files"), processes)
+        store.fetch(name, state.pop("files"), folder, processes)
     except UserError as error:
         reason = error
-    processes.agree(reason)
+    try:
+        processes.agree(reason)
+    except UserError:
+        store.release(folder, processes)
+        raise
     state.pop("format_version")
     return Checkpoint(store.locate(name), state, folder, store, processes)
 
@@ -228,6 +265,8 @@ def _write_tensors(tensors: dict[str, Any], folder: Path, processes: Processes) 
         OSError: no space left. torch often says of it only that a position in the file was unexpected, so the space is
             looked at while what was written is still there.
     """
+    if processes.world > 1 and not dist.is_initialized():  # torch would save as if it were alone
+        raise RuntimeError("the other processes are gone")
     try:
         dcp.save(tensors, checkpoint_id=str(folder), no_dist=processes.world == 1, process_group=processes.group)
     except (RuntimeError, dcp.api.CheckpointException) as error:
@@ -250,7 +289,7 @@ def _together(processes: Processes, place: str) -> Iterator[None]:
     reason: str | None = None
     try:
         yield
-    except (OSError, RuntimeError, UserError, dcp.api.CheckpointException) as error:
+    except Exception as error:
         reason = _reason(error)
         if reason is None and processes.world == 1:
             raise

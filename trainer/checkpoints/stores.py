@@ -92,16 +92,20 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def fetch(self, name: str, digests: dict[str, str], processes: Processes) -> Path:
-        """A local folder with a checkpoint's files, each verified by one process; all processes call it together.
+    def place_to_read(self, name: str, processes: Processes) -> Path:
+        """The local folder that `fetch` fills; all processes call it together."""
+
+    @abstractmethod
+    def fetch(self, name: str, digests: dict[str, str], folder: Path, processes: Processes) -> None:
+        """Bring a checkpoint's files to its folder, each verified by one process.
 
         Raises:
-            UserError: files are missing or damaged; in the process that found them.
+            UserError: files are missing or damaged, or there is no room for them; in the process that found it.
         """
 
     @abstractmethod
     def release(self, folder: Path, processes: Processes) -> None:
-        """Called together when a folder of `fetch` is no longer read."""
+        """Called together when a folder of `place_to_read` is no longer read."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
@@ -145,11 +149,12 @@ class _Local(Store):
     def state(self, name: str) -> bytes:
         return (self._folder / name / STATE).read_bytes()
 
-    def fetch(self, name: str, digests: dict[str, str], processes: Processes) -> Path:
-        folder = self._folder / name
+    def place_to_read(self, name: str, processes: Processes) -> Path:
+        return self._folder / name
+
+    def fetch(self, name: str, digests: dict[str, str], folder: Path, processes: Processes) -> None:
         for file in _share(digests, processes.rank, processes.world):
             self._verify(folder / file, digests[file])
-        return folder
 
     def _verify(self, path: Path, digest: str) -> None:
         try:
@@ -175,6 +180,7 @@ class _Remote(Store):
         self.place = place
         self._fs, root = filesystem(place)
         self._root = root.rstrip("/")
+        self._place, self._together = 0, 1  # of this process among those of this machine
 
     def names(self) -> list[str]:
         def listed() -> list[dict[str, Any]]:
@@ -214,11 +220,16 @@ class _Remote(Store):
     def state(self, name: str) -> bytes:
         return bytes(self._repeated(f"{name}/{STATE}", partial(self._fs.cat_file, f"{self._root}/{name}/{STATE}")))
 
-    def fetch(self, name: str, digests: dict[str, str], processes: Processes) -> Path:
-        folder, rank, size = _machine_folder(processes)
-        for file in _share(digests, rank, size):
-            self._get(f"{name}/{file}", folder / file, digests[file])
+    def place_to_read(self, name: str, processes: Processes) -> Path:
+        folder, self._place, self._together = _machine_folder(processes)
         return folder
+
+    def fetch(self, name: str, digests: dict[str, str], folder: Path, processes: Processes) -> None:
+        for file in _share(digests, self._place, self._together):
+            try:
+                self._get(f"{name}/{file}", folder / file, digests[file])
+            except OSError as error:
+                raise UserError(f"{folder}: {self.locate(name)} cannot be put there ({error}); set TMPDIR") from None
 
     def _get(self, name: str, path: Path, digest: str) -> None:
         for _ in range(2):  # a transfer may go wrong once

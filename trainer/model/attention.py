@@ -47,6 +47,8 @@ class AttentionPlan:
         query_doc: [B, T] number of the query's document, -2 for an eos.
         key_doc: [B, T] number of the key's document, -1 for an eos.
         dtype: of q, k and v.
+        show_eos: let rows of eos see all keys and make them 0 afterwards: what the kernels of GPUs make of a row that
+            sees nothing, and of its gradient, differs.
         masks: what `mask` gives for each window in turn, or empty if they are not kept.
     """
 
@@ -55,6 +57,7 @@ class AttentionPlan:
     query_doc: Tensor
     key_doc: Tensor
     dtype: torch.dtype
+    show_eos: bool = False
     masks: list[list[Tensor]] = field(default_factory=list)
 
     @classmethod
@@ -77,6 +80,7 @@ class AttentionPlan:
             query_doc=query_documents(ids, doc),
             key_doc=key_documents(ids, doc),
             dtype=dtype,
+            show_eos=ids.is_cuda,
         )
         batch, length = ids.shape
         cells = length * window + length * length // (2 * chunk)
@@ -112,6 +116,8 @@ class AttentionPlan:
             seen = query[:, :, None] == key[:, None, :]
             # row r of the tile is token tile.start + r of the window: later ones are not seen
             seen = seen.tril_(earlier + tile.start)
+            if self.show_eos:
+                seen |= (query == -2)[:, :, None]
             mask = torch.full(seen.shape, -torch.inf, dtype=self.dtype, device=seen.device)
             masks.append(mask.masked_fill_(seen, 0.0).unsqueeze(1))
         return masks
@@ -196,7 +202,8 @@ def attend_windows(
             outputs.append(checkpoint(_attend_window, *arguments, use_reentrant=False))
         else:
             outputs.append(_attend_window(*arguments))
-    return torch.cat(outputs, 2)
+    out = torch.cat(outputs, 2)
+    return out.masked_fill((plan.query_doc == -2)[:, None, :, None], 0) if plan.show_eos else out
 
 
 def _attend_window(

@@ -95,7 +95,8 @@ def available_bytes(device: torch.device | None = None) -> int | None:
         device: that the process computes on; None: a CPU, shared with the other processes of the launcher.
     """
     if device is not None and device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     found = []
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
