@@ -15,6 +15,7 @@ sizes that take a minute. Everything is written below `--out` too.
 import contextlib
 import gc
 import json
+import shutil
 import statistics
 import sys
 import time
@@ -35,6 +36,7 @@ from schemas.errors import UserError
 from schemas.vocabulary import EOS
 from trainer.config import TrainOptions
 from trainer.data.views import Mode
+from trainer.inference.decoding import Generator
 from trainer.model import attention, flex
 from trainer.parallel import Processes
 from trainer.planning import limits
@@ -43,6 +45,8 @@ from trainer.plot import PlotOptions, plot
 from trainer.run_log import read_metrics
 from trainer.scales import scale_named
 from trainer.trainer import Trainer
+
+PROMPTS = ("import ", "def read(path", "class Node:\n", "    return self.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,7 @@ def main(options: GpuBenchOptions) -> int:
         "attention": partial(attention_figures, options, device),
         "step": partial(step_figures, options, out),
         "curve": partial(curve_figures, options, out, until),
-        "decoding": partial(decoding_figures, out),
+        "decoding": partial(decoding_figures, options, out, until),
     }.items():
         start = time.monotonic()
         try:
@@ -107,9 +111,7 @@ def main(options: GpuBenchOptions) -> int:
             failed = True
         print(f"({name}: {time.monotonic() - start:.0f} s)\n", flush=True)
         (out / "figures.json").write_text(json.dumps(figures, indent=1))
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        _clear(device)
     return int(failed)
 
 
@@ -213,7 +215,10 @@ def step_figures(options: GpuBenchOptions, out: Path) -> list[dict[str, Any]]:
         shown = "-" if mfu is None else f"{mfu:.1%}"
         print(f"| {name} | {speed:,.0f} | {shown} | {wait:.2%} | {size / 1e9:.2f} | {size / planned:.2f} |")
     if found[0]["mfu"] is not None and found[0]["mfu"] < options.wanted_mfu:
-        trace(trainer, out / "step-trace.json.gz")
+        try:
+            trace(trainer, out / "step-trace.json.gz")
+        except Exception:  # noqa: BLE001 - not every machine lets itself be traced
+            traceback.print_exc()
     trainer.loader.close()
     return found
 
@@ -230,13 +235,13 @@ def trace(trainer: Trainer, path: Path) -> None:
 
 def curve_figures(options: GpuBenchOptions, out: Path, until: float) -> dict[str, Any]:
     """A run that lasts for most of the time that is left."""
-    seconds = max(until - time.monotonic() - 45, 20)
     run = out / "curve"
+    shutil.rmtree(run, ignore_errors=True)
     scale = scale_named(options.curve_scale)
-    sizes = {"batch": 2, "sequence": 512} if options.toy else {"batch": 16, "sequence": scale.sequence}
     fixed: dict[str, Any] = {
         "data": (options.data,), "run": str(run), "scale": options.curve_scale, "mode": Mode(options.curve_mode),
-        "val_fraction": 0.05, "afresh": True, "device": "cpu" if options.toy else None, **sizes,
+        "val_fraction": 0.05, "afresh": True, "device": "cpu" if options.toy else None,
+        **({"batch": 2, "sequence": 512} if options.toy else {"batch": 16, "micro_batch": 8, "sequence": scale.sequence}),
     }  # fmt: skip
     processes = Processes.join("cpu" if options.toy else "cuda")
     probe = Trainer(TrainOptions(**fixed, steps=1000, validate_every=0, tensorboard=False), processes)
@@ -248,7 +253,9 @@ def curve_figures(options: GpuBenchOptions, out: Path, until: float) -> dict[str
     each = (time.perf_counter() - start) / 5
     probe.loader.close()
     del probe
-    steps = max(int(seconds / each), 20)
+    _clear(processes.device)
+    left = until - time.monotonic()
+    steps = max(int(0.5 * left / each), 20)  # compiling, validation and decoding take the rest
     print(f"{options.curve_scale} {options.curve_mode}: {steps} steps of {each:.2f} s")
     trainer = Trainer(TrainOptions(**fixed, steps=steps, validate_every=max(steps // 10, 1)), processes)
     trainer.train()
@@ -259,11 +266,29 @@ def curve_figures(options: GpuBenchOptions, out: Path, until: float) -> dict[str
     return found
 
 
-def decoding_figures(out: Path) -> None:
-    """Multi-byte decoding of the run's model against plain decoding."""
-    from benchmarks import decoding
+def decoding_figures(options: GpuBenchOptions, out: Path, until: float) -> list[dict[str, Any]]:
+    """Multi-byte decoding of the run's model against plain decoding, a few prompts one at a time."""
+    run = str(out / "curve")
+    generators = {"plain": Generator.from_run(run, nodes=1), "tree": Generator.from_run(run)}
+    device = next(iter(generators.values())).model.embed_tokens.weight.device
+    rows = []
+    print("| decoding | bytes/s | bytes a pass |\n|---|---|---|")
+    for name, generator in generators.items():
+        generator.generate(PROMPTS[:1], max_bytes=16)
+        made = passes = 0
+        with _timed(device) as elapsed:
+            for prompt in PROMPTS:
+                if time.monotonic() < until or not made:
+                    result = generator.generate([prompt], max_bytes=200)[0]
+                    made, passes = made + result.made, passes + result.passes
+        rows.append({"decoding": name, "bytes_per_second": made / elapsed[0], "bytes_per_pass": made / passes})
+        print(f"| {name} | {made / elapsed[0]:,.0f} | {made / passes:.2f} |", flush=True)
+    return rows
 
-    decoding.main(decoding.DecodingBenchOptions(run=str(out / "curve")))
+
+def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Plain causal attention over the whole sequence: [B, h, T, d] -> [B, h, T, d]."""
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def dense_mask(plan: flex.FlexPlan, length: int, device: torch.device) -> Tensor:
@@ -285,11 +310,6 @@ def twin(q: Tensor, k: Tensor, v: Tensor, mu: Tensor, phi: Tensor, plan: flex.Fl
     return functional.scaled_dot_product_attention(q, keys, values, attn_mask=seen)
 
 
-def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Plain causal attention over the whole sequence: [B, h, T, d] -> [B, h, T, d]."""
-    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
 def documents(length: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Ids and document numbers [1, T]; documents of 4,096 bytes on average."""
     generator = torch.Generator().manual_seed(0)
@@ -308,6 +328,14 @@ def milliseconds(work: Callable[[], Any], device: torch.device, rounds: int = 10
         if turn >= 3:
             times.append(elapsed[0])
     return 1000 * statistics.median(times)
+
+
+def _clear(device: torch.device) -> None:
+    """Give back what the part before held: memory, and compiled graphs, of which there may be few."""
+    torch._dynamo.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager
