@@ -20,6 +20,7 @@ from schemas.vocabulary import BYTE_OFFSET, EOS, RAW_CLOSE
 from trainer.checkpoints.restore import restore
 from trainer.data.dataset import Dataset
 from trainer.data.lanes import held_out
+from trainer.data.views import Mode
 from trainer.inference.continuation import Generated
 from trainer.inference.decoding import Generator
 from trainer.model.evabyte import EvaByte
@@ -82,7 +83,7 @@ def main(options: DecodingBenchOptions) -> None:
         f"{config.main_heads + config.raw_heads} heads, window {config.window}, chunk {config.chunk}\n"
     )
     prompts = [text[: len(text) // 2] for text in texts[: options.prompts]]
-    sentinels = restored.config["mode"] != "no-sentinels"
+    sentinels = Mode(restored.config["mode"]).sentinels
     one_at_a_time(restored.model, sentinels, prompts, options)
     batches(restored.model, sentinels, prompts, options)
     far_positions(restored.model, sentinels, b"\n".join(texts), options)

@@ -27,6 +27,7 @@ from pipelines.prove import ProofError, prove
 from pipelines.proxies.base import EncodedBatch
 from pipelines.readers import read_block
 from pipelines.rows import ROW_BYTES, group_table, row_groups, update_content_digest
+from schemas.files import sha256
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry
 from schemas.shard import (
     FORMAT_VERSION,
@@ -104,7 +105,7 @@ class _Work:
             rejects = RejectsEntry(
                 name=self.job.rejects_name(self.unit),
                 size=self.rejects_path.stat().st_size,
-                sha256=_sha256(self.rejects_path),
+                sha256=sha256(self.rejects_path),
                 rows=sum(self.rejected.values()),
             )
         return Receipt(
@@ -275,8 +276,3 @@ class _RejectsBuffer:
         if self._rows:
             self._writer.write_table(pa.Table.from_pylist(self._rows, REJECTS_SCHEMA))
             self._rows = []
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import UserError
+from schemas.files import sync
 from schemas.remote import filesystem, is_remote
 
 TEMP = "meta/tmp"
@@ -146,14 +147,9 @@ class Folder:
             return
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temp.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(temp)
         temp.replace(target)
-        directory = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync(target.parent)
 
     def sweep(self) -> None:
         """Delete temporary files that a killed run left."""

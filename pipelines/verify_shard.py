@@ -21,6 +21,7 @@ from pipelines import proxies
 from pipelines.storage import Folder
 from pipelines.verify_rows import Faults, RowChecks
 from schemas.errors import UserError
+from schemas.files import sha256
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry, digest_of, seal, unseal
 from schemas.remote import filesystem
 from schemas.shard import REJECTS_SCHEMA, chunk_digest, chunk_ranges, footer_start, metadata_of, shard_schema
@@ -261,9 +262,7 @@ def _rejected_pieces(folder: Folder, name: str, wanted: set[tuple[str, int]]) ->
 def _check_rejects(folder: Folder, entry: RejectsEntry, receipt: Receipt | None, faults: Faults) -> None:
     name = entry.name
     with _local(folder, name) as path:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if (path.stat().st_size, digest) != (entry.size, entry.sha256):
+        if (path.stat().st_size, sha256(path)) != (entry.size, entry.sha256):
             faults.add(f"{name}: differs from its size or SHA-256")
             return
         reasons: Counter[str] = Counter()

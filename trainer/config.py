@@ -156,6 +156,13 @@ class TrainOptions:
         """Folder or URL of the checkpoints."""
         return self.checkpoints or str(self.folder / CHECKPOINTS)
 
+    def model(self, vocabulary_size: int) -> ModelConfig:
+        """The model of the scale with the heads of the mode."""
+        main_heads, raw_heads = (BYTES_HEADS, 0) if self.mode is Mode.BYTES else (1, self.raw_heads)
+        return ModelConfig.of(
+            self.sizes, vocabulary_size=vocabulary_size, main_heads=main_heads, raw_heads=raw_heads
+        )  # fmt: skip
+
     def loader(self, vocabulary_size: int = COMP_OFFSET) -> LoaderOptions:
         """The options of the loader.
 
@@ -169,13 +176,10 @@ class TrainOptions:
         batch, sequence = self.batch or scale.batch, self.sequence or scale.sequence
         if sequence % scale.window:
             raise UserError(f"--sequence {sequence}: expected a multiple of the window of {scale.window} ids")
-        bytes_only = self.mode is Mode.BYTES
-        main_heads, raw_heads = (BYTES_HEADS, 0) if bytes_only else (1, self.raw_heads)
-        model = ModelConfig.of(scale, vocabulary_size=vocabulary_size, main_heads=main_heads, raw_heads=raw_heads)
+        model = self.model(vocabulary_size)
         symbols = batch * sequence
         steps = self.budget.resolve(scale.steps, symbols, symbols * flops_per_symbol(model, sequence))
-        heads = BYTES_HEADS if bytes_only else 1 + self.raw_heads
-        given = self.head_weights
+        heads, given = model.main_heads + model.raw_heads, self.head_weights
         if given and (len(given) != heads or min(given) < 0 or given[0] == 0):
             raise UserError(
                 f"--head-weights {' '.join(map(str, given))}: give {heads} numbers, one a head, none below 0 and the "
@@ -192,8 +196,8 @@ class TrainOptions:
             mode=self.mode,
             ramp=self.ramp,
             pair_symbols=self.pair_symbols,
-            main_heads=main_heads,
-            raw_heads=raw_heads,
+            main_heads=model.main_heads,
+            raw_heads=model.raw_heads,
             reference_loss=self.loss == "reference",
             micro_batch=self.micro_batch,
             prefetch=self.prefetch,

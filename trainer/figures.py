@@ -70,22 +70,32 @@ class StepFigures:
         save_failed: bool,
     ) -> "StepFigures":
         """Gather them."""
-        counts = [getattr(batch.counts, name) for name in _SUMMED]
-        memory = limits.peak_memory(processes.device)
-        own = [total, nats.raw, nats.comp, nats.raw_bytes, *counts]
-        own += [norm, memory, waited, *batch.epochs, save_failed, stop or 0]
-        found = processes.gather(own)
-        sums = found.sum(axis=0).tolist()
-        names = ("raw_nats", "comp_nats", "raw_bytes", *_SUMMED)
-        number = int(found[:, -1].max())
+        summed = {"total": total, "raw_nats": nats.raw, "comp_nats": nats.comp, "raw_bytes": nats.raw_bytes}
+        summed |= {name: getattr(batch.counts, name) for name in _SUMMED}
+        others = {
+            **dict(zip(("epoch_min", "epoch_mean", "epoch_max"), batch.epochs, strict=True)),
+            "norm": norm,
+            "memory": limits.peak_memory(processes.device),
+            "waited": waited,
+            "save_failed": save_failed,
+            "stop": stop or 0,
+        }
+        gathered = processes.gather([*summed.values(), *others.values()])
+        found = dict(zip((*summed, *others), gathered.T, strict=True))
+        sums = dict(zip(summed, gathered.sum(axis=0).tolist(), strict=False))
+        number = int(found["stop"].max())
         return cls(
-            total=sums[0],
-            sums=dict(zip(names, sums[1 : 1 + len(names)], strict=True)),
-            norm=float(found[0, -8]),
-            memory=int(found[:, -7].max()),
-            waited=float(found[:, -6].max()),
-            epochs=(float(found[:, -5].min()), float(found[:, -4].mean()), float(found[:, -3].max())),
-            save_failed=bool(found[:, -2].any()),
+            total=sums.pop("total"),
+            sums=sums,
+            norm=float(found["norm"][0]),
+            memory=int(found["memory"].max()),
+            waited=float(found["waited"].max()),
+            epochs=(
+                float(found["epoch_min"].min()),
+                float(found["epoch_mean"].mean()),
+                float(found["epoch_max"].max()),
+            ),
+            save_failed=bool(found["save_failed"].any()),
             stop=signal.Signals(number) if number else None,
         )
 

@@ -20,14 +20,13 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.tensor import DTensor
 
 from schemas.errors import UserError
-from schemas.vocabulary import BYTES
 from trainer import optim
 from trainer.checkpoints.saving import Checkpoint, Saver, newest
 from trainer.checkpoints.stores import store_at
 from trainer.config import RUN_CONFIG, TrainOptions
 from trainer.data.batch import Batch
 from trainer.data.dataset import Dataset
-from trainer.data.loader import Loader
+from trainer.data.loader import Loader, vocabulary_of
 from trainer.data.state import differences, merge_states
 from trainer.data.views import Mode
 from trainer.figures import StepFigures, ViewNats, bits_per_byte, finite
@@ -36,16 +35,13 @@ from trainer.model.evabyte import EvaByte, ModelConfig, parameters
 from trainer.model.heads import reweighted
 from trainer.parallel import ALONE, Processes, shard
 from trainer.planning import limits
-from trainer.planning.memory import StepShape
+from trainer.planning.memory import DTYPES, Precision, StepShape
 from trainer.profiling import profiled
 from trainer.run_log import RunLog
 from trainer.spikes import StepGuard
 from trainer.validate import Validation
 
 log = logging.getLogger(__name__)
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
-"""What the blocks compute in; parameters are stored in fp32, with fp64 in that."""
 
 
 class Trainer:
@@ -64,8 +60,7 @@ class Trainer:
         self.options = options
         self.processes = processes
         datasets = [Dataset(url) for url in options.data]
-        vocabulary = BYTES if options.mode is Mode.BYTES else datasets[0].vocabulary
-        loader_options = options.loader(vocabulary.size)
+        loader_options = options.loader(vocabulary_of(datasets, options.mode).size)
         self.loader = Loader(replace(loader_options, rank=processes.rank, world=processes.world), datasets)
         self.steps = self.loader.options.steps
         self._store = store_at(options.checkpoint_place)
@@ -95,8 +90,8 @@ class Trainer:
             val_fraction=options.val_fraction,
             size=options.validate_bytes,
             context=loader.sequence,
-            rows=options.micro_batch or loader.local_batch,
-            sentinels=options.mode is not Mode.NO_SENTINELS,
+            rows=loader.pass_size,
+            sentinels=options.mode.sentinels,
             processes=self.processes,
         )
 
@@ -108,12 +103,7 @@ class Trainer:
     def _sizes(self, found: Checkpoint | None) -> ModelConfig:
         """Of the model: the scale's, or those of the one that it starts from, which need not be there for a resume."""
         options, loader = self.options, self.loader
-        config = ModelConfig.of(
-            options.sizes,
-            vocabulary_size=loader.vocabulary.size,
-            main_heads=loader.options.main_heads,
-            raw_heads=loader.options.raw_heads,
-        )
+        config = options.model(loader.vocabulary.size)
         if options.init_from is None:
             return config
         given = config_in(options.init_from) if found is None else ModelConfig(**found.state["config"]["model"])
@@ -132,7 +122,7 @@ class Trainer:
             drawn: from the seed, the same for any number of processes on one kind of device, or from `--init-from`.
         """
         options, processes = self.options, self.processes
-        precision = PRECISIONS[options.precision or ("bf16" if processes.device.type == "cuda" else "fp32")]
+        precision = DTYPES[self._precision]
         stored = torch.float64 if precision is torch.float64 else torch.float32
         # a process alone on a CPU computes in what it stores, without FSDP
         shared = dist.is_initialized()
@@ -160,17 +150,21 @@ class Trainer:
             processes.agree(reason)
         return model
 
+    @property
+    def _precision(self) -> Precision:
+        """What the blocks compute in; parameters are stored in fp32, with fp64 in that."""
+        return self.options.precision or ("bf16" if self.processes.device.type == "cuda" else "fp32")
+
     def _check_memory(self, shared: bool) -> None:
         """Before anything is allocated, so that what cannot be is said in one line, by all processes."""
         options, loader, processes = self.options, self.loader.options, self.processes
         on_gpu = processes.device.type == "cuda"
-        micro_batch = options.micro_batch or loader.local_batch
         step = StepShape(
             sequence=loader.sequence,
-            micro_batch=micro_batch,
-            micro_batches=loader.local_batch // micro_batch,
+            micro_batch=loader.pass_size,
+            micro_batches=loader.local_batch // loader.pass_size,
             recompute=options.recompute,
-            precision=options.precision or ("bf16" if on_gpu else "fp32"),
+            precision=self._precision,
             shared=shared,
             gpu=on_gpu,
         )
@@ -265,9 +259,8 @@ class Trainer:
             group["lr"] = rate
         nats = ViewNats()
         total = 0.0
-        micro_batch = self.options.micro_batch or self.loader.options.local_batch
         # FSDP adds up the gradients of each at once: kept whole they might not fit
-        for arrays in batch.micro_batches(micro_batch):
+        for arrays in batch.micro_batches(self.loader.options.pass_size):
             ids, doc, position, labels, weights = (
                 torch.from_numpy(array).to(self.processes.device, non_blocking=True)
                 for array in (arrays.ids, arrays.doc, arrays.position, arrays.labels, arrays.weights)

@@ -18,22 +18,14 @@ from trainer.inference import decoding
 from trainer.inference.continuation import Generated
 from trainer.inference.decoding import Generator
 from trainer.inference.sampling import CHOICES, CLOSE, Sampler, Sampling
+from trainer.inference.tree import Belief, Tree
 from trainer.model.evabyte import EvaByte, ModelConfig
-from trainer.model.tree import Belief, Tree
 
 W = 16
 EDGES = [0, 1, W - 3, W - 2, W - 1, W, 2 * W - 3, 2 * W - 2, 3 * W + 6]
 """Lengths of prompts; bos and <raw> come before them."""
 
 HEADS = {"1": (1, 0), "2": (1, 1), "2 main": (2, 0), "5": (2, 3), "8": (8, 0)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def made_model(main: int, raw: int, *, sharp: float = 6.0, seed: int = 0) -> EvaByte:

@@ -482,7 +482,7 @@ written(drawn(PROXY), Path(sys.argv[1]), max_shard_bytes=20_000)
 """
 
 
-@pytest.mark.parametrize(("function", "call"), [("save_file", 2), ("_sync", 3)])
+@pytest.mark.parametrize(("function", "call"), [("save_file", 2), ("sync", 3)])
 def test_killed_midway_there_is_no_folder_and_the_next_export_is_whole(
     tmp_path: Path, function: str, call: int
 ) -> None:

@@ -34,14 +34,6 @@ from trainer.scales import SCALES, scale_named
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def config_of(scale: str, vocabulary_size: int = 65_856) -> ModelConfig:
     return ModelConfig.of(scale_named(scale), vocabulary_size=vocabulary_size, main_heads=1, raw_heads=1)
 

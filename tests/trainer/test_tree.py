@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.model.tree import READ, Belief, Tree, ancestors, grow, node_cost
+from trainer.inference.tree import READ, Belief, Tree, ancestors, grow, node_cost
 
 
 def beliefs_of(rows: list[list[float]]) -> list[Belief]:

@@ -6,7 +6,6 @@ each process writes to a folder of its own machine first and puts its files, and
 takes it away first. TMPDIR must then hold what this machine writes, and a whole checkpoint where one is read.
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from schemas.errors import UserError
+from schemas.files import sha256, sync
 from schemas.remote import filesystem, is_remote, repeated
 from trainer.parallel import Processes
 
@@ -132,15 +132,17 @@ class _Local(Store):
         return temp
 
     def publish(self, folder: Path, name: str, files: list[Path]) -> dict[str, str]:
-        return {path.name: _sync(path) for path in files}
+        for path in files:
+            sync(path)
+        return {path.name: sha256(path) for path in files}
 
     def commit(self, folder: Path, name: str, state: bytes) -> None:
         (folder / STATE).write_bytes(state)
-        _sync(folder / STATE)
+        sync(folder / STATE)
         target = self._folder / name
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
-        _sync_folder(self._folder)
+        sync(self._folder)
 
     def discard(self, folder: Path, processes: Processes) -> None:
         if processes.is_first:
@@ -158,7 +160,7 @@ class _Local(Store):
 
     def _verify(self, path: Path, digest: str) -> None:
         try:
-            same = _digest(path) == digest
+            same = sha256(path) == digest
         except OSError:
             same = False
         if not same:
@@ -202,7 +204,7 @@ class _Remote(Store):
         for path in files:
             there = f"{self._root}/{name}/{path.name}"
             self._repeated(f"{name}/{path.name}", partial(self._put, path, there))
-            digests[path.name] = _digest(path)
+            digests[path.name] = sha256(path)
         return digests
 
     def _put(self, path: Path, there: str) -> None:
@@ -237,7 +239,7 @@ class _Remote(Store):
                 self._repeated(name, partial(self._fs.get_file, f"{self._root}/{name}", str(path)))
             except FileNotFoundError:
                 break
-            if _digest(path) == digest:
+            if sha256(path) == digest:
                 return
         raise _damaged(self.locate(name))
 
@@ -280,23 +282,3 @@ def _share(digests: dict[str, str], place: int, of: int) -> list[str]:
 
 def _damaged(where: str) -> UserError:
     return UserError(f"{where}: missing or damaged (its SHA-256 is not the one in {STATE})")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> str:
-    """Fsync a file and return its SHA-256."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -49,7 +49,7 @@ class Loader:
         for dataset in self.datasets:
             self.notes += _check_views(dataset, self.schedule)
             self.notes += check_lanes(dataset, options.batch, options.val_fraction)
-        self.vocabulary: Vocabulary = BYTES if options.mode is Mode.BYTES else self.datasets[0].vocabulary
+        self.vocabulary = vocabulary_of(self.datasets, options.mode)
         self._spans_known = not self._uses_comp or all(dataset.has_spans for dataset in self.datasets)
         self.memory_bytes = self._memory()
         self.notes.append(
@@ -221,6 +221,11 @@ class _Producer:
         self._step = snapshot.step
         for lane in self._lanes:
             lane.restore(snapshot.lanes[lane.lane])
+
+
+def vocabulary_of(datasets: Sequence[Dataset], mode: Mode) -> Vocabulary:
+    """Ids of the model that is trained on datasets of one proxy."""
+    return BYTES if mode is Mode.BYTES else datasets[0].vocabulary
 
 
 def _check_same_proxy(datasets: list[Dataset]) -> None:

@@ -96,6 +96,11 @@ class LoaderOptions:
         return self.batch // self.world
 
     @property
+    def pass_size(self) -> int:
+        """Sequences of a forward pass."""
+        return self.micro_batch or self.local_batch
+
+    @property
     def heads(self) -> int:
         """H = P + R."""
         return self.main_heads + self.raw_heads

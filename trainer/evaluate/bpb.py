@@ -16,6 +16,7 @@ from schemas.errors import UserError
 from trainer.checkpoints.restore import restore
 from trainer.data.dataset import Dataset
 from trainer.data.lanes import held_out, training
+from trainer.data.views import Mode
 from trainer.evaluate.blocks import batch_of, blocks_of
 from trainer.evaluate.markov import MarkovModel
 from trainer.model.evabyte import EvaByte
@@ -88,7 +89,7 @@ def evaluate(options: BpbOptions) -> BpbResult:
             f"DATA={dataset.url}: no held-out documents at val_fraction {val_fraction}; train with a larger"
         )
     context = options.context or int(restored.config["sequence"])
-    bits = score(restored.model, documents, context, options.batch, sentinels=restored.config["mode"] != "no-sentinels")
+    bits = score(restored.model, documents, context, options.batch, sentinels=Mode(restored.config["mode"]).sentinels)
     size = sum(map(len, documents))
     markov: dict[str, float] = {}
     if options.markov:

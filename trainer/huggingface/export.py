@@ -11,10 +11,8 @@ one file.
 """
 
 import errno
-import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -29,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from schemas.errors import UserError
+from schemas.files import sha256, sync
 from schemas.manifest import seal
 from schemas.shard import FORMAT_VERSION
 from schemas.vocabulary import BYTES, COMP_OFFSET
@@ -110,12 +109,12 @@ def write(model: EvaByte, info: Info, options: ExportOptions) -> None:
             _write_json(temp / CONFIG, to_fields(config, info.config["sequence"], options.dtype))
             for name in names:
                 shutil.copymode(temp / CONFIG, temp / name)  # safetensors makes files that only their owner may read
-            digests = {name: _digest(temp / name) for name in names}
+            digests = {name: sha256(temp / name) for name in names}
             (temp / OURS).write_bytes(seal(_ours(config, info, options.kind, digests)))
             for path in [*temp.iterdir(), temp]:
-                _sync(path)
+                sync(path)
             temp.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(temp, ignore_errors=True)
 
@@ -211,17 +210,3 @@ def _plain_errors(out: str) -> Iterator[None]:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
             reason = "no space left on the device; free some and export again"
         raise UserError(f"--out {out}: not written: {reason}") from None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Fsync a file or a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

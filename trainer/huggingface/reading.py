@@ -8,7 +8,6 @@ Everything that can be wrong is found before a parameter is touched: a tensor's 
 folders each byte by its digest (about 1 GB/s). Never a pickle. Memory: the model and one tensor.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from schemas.errors import UserError
+from schemas.files import sha256
 from schemas.manifest import unseal
 from schemas.vocabulary import BYTES, COMP_OFFSET, Vocabulary
 from trainer.config import TrainOptions
@@ -207,8 +207,7 @@ def _read_ours(folder: Path) -> tuple[ModelConfig, Info] | None:
         raise UserError(f"{path}: not the description of a model ({error})") from None
     for name, digest in files.items():
         try:
-            with (folder / name).open("rb") as file:
-                same = hashlib.file_digest(file, "sha256").hexdigest() == digest
+            same = sha256(folder / name) == digest
         except OSError as error:
             raise UserError(f"{folder / name}: cannot be read ({error.strerror}); export it anew") from None
         if not same:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from schemas.errors import UserError
 from trainer.inference.sampling import CLOSE, Sampler, Sampling
 from trainer.inference.stops import StopFinder
-from trainer.model.tree import Belief, Tree
+from trainer.inference.tree import Belief, Tree
 
 Ended = Literal["end", "stop", "length"]
 """Why a generation ended: the model closed the text, a stop text came, or max_bytes were made."""

@@ -1,7 +1,7 @@
 """Bytes in, bytes out: several bytes a pass, many prompts at once, and the same bytes as one at a time.
 
 The next byte is chosen from the main head, then a tree of what may follow is grown from the look-ahead heads
-(`model/tree.py`) and the trunk runs over all its nodes in one pass. At each node the byte that follows is chosen as
+(`tree.py`) and the trunk runs over all its nodes in one pass. At each node the byte that follows is chosen as
 `sampling.py` says; if a child has that byte, it was right and its own choice counts too. So every byte is chosen from
 the logits that plain decoding would have, by the same function: greedy or sampled, the output is the same with any
 tree, in any batch, up to the rounding of matrix products of different shapes: in fp32 that decides between choices
@@ -26,13 +26,13 @@ from schemas.errors import UserError
 from schemas.vocabulary import BOS, BYTE_OFFSET, RAW_OPEN
 from trainer.checkpoints.restore import restore
 from trainer.data.views import Mode
+from trainer.inference.byte_heads import ByteHeads
 from trainer.inference.continuation import Generated, Options, Request, Row, as_bytes
 from trainer.inference.sampling import CHOICES, Sampler
 from trainer.inference.stops import whole_characters
-from trainer.model.byte_heads import ByteHeads
+from trainer.inference.tree import MOST, ancestors, common_size, grow, node_cost
 from trainer.model.cache import Cache
 from trainer.model.evabyte import EvaByte
-from trainer.model.tree import MOST, ancestors, common_size, grow, node_cost
 
 NODES = {"cpu": 16, "cuda": 64}
 """Places for nodes in a pass."""

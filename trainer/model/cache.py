@@ -2,10 +2,10 @@
 
 A row holds one document, from its bos on, never an eos: generation stops there. Rows advance on their own: each has its
 length, window and summaries. `prefill` takes in a prompt, `look` runs the trunk over a few nodes that may follow (see
-`tree.py`), `accept` keeps some of them. A look costs one pass of the trunk over the nodes and attention over what the
-longest row holds, at most w + T/c keys and values a layer: at `tiny` 0.5 ms at position 2,000 and 1.3 ms at 32,000,
-where keys and values are 18 MB to read for 3 MB of weights; at `100m` 30 and 51 ms. Results equal `EvaByte.forward` up
-to rounding.
+`inference/tree.py`), `accept` keeps some of them. A look costs one pass of the trunk over the nodes and attention over
+what the longest row holds, at most w + T/c keys and values a layer: at `tiny` 0.5 ms at position 2,000 and 1.3 ms at
+32,000, where keys and values are 18 MB to read for 3 MB of weights; at `100m` 30 and 51 ms. Results equal
+`EvaByte.forward` up to rounding.
 
 All layers lie in one buffer, [free | summaries | window | nodes | free] along the keys, nodes next to the fullest
 window of the rows. What they can see is always one slice of it, so a pass copies nothing but the new keys, and a row

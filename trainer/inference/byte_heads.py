@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.inference.sampling import CHOICES, CLOSE
+from trainer.inference.tree import Belief
 from trainer.model.evabyte import EvaByte
-from trainer.model.tree import Belief
 
 BELIEFS = 8
 """Candidates of a head: trees of the sizes that pay seldom have a fourth sibling."""
