@@ -8,19 +8,19 @@ PROXY  ?= neural
 CORPUS ?= stdlib
 
 # Where preprocess writes by these options, unless OUT or DATA says otherwise.
-DATA   ?= $(or $(OUT),$(shell $(PY) -m pipelines.default_out '$(CORPUS)' '$(PROXY)' '$(CODER)' '$(BITS)'))
+DATA   ?= $(or $(OUT),$(shell $(PY) -m pipelines.default_out '$(CORPUS)' '$(PROXY)' '$(CODER)' '$(BITS)' '$(SEGMENTATION)' '$(WINDOWS)' '$(FUZZ)'))
 
 # An option is passed on only where it was given, so that the programs' own defaults hold.
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
 quote = '$(subst ','\'',$(1))'
 
-PREPROCESS = $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,OUT,out) $(call opt,RUNNER,runner) \
-	$(call opt,WORKERS,workers) $(call opt,CODER,coder) $(call opt,BITS,bits) $(call opt,TOKENIZER,tokenizer) \
-	$(call opt,COMPRESSOR,compressor) $(ARGS)
+PROXY_OPTIONS = $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,CODER,coder) $(call opt,BITS,bits) \
+	$(call opt,SEGMENTATION,segmentation) $(call opt,WINDOWS,windows) $(call opt,FUZZ,fuzz) \
+	$(call opt,TOKENIZER,tokenizer) $(call opt,COMPRESSOR,compressor)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install preprocess verify manifest sql inspect stability demo train generate evaluate export plan compressor check lint types test test-slow bench format clean
+.PHONY: help install preprocess verify manifest sql inspect measure demo train generate evaluate export plan compressor check lint types test test-slow bench format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml requirements.lock
 install: $(STAMP)  ## make .venv from requirements.lock
 
 preprocess: $(STAMP)  ## corpus -> verified Parquet shards: PROXY=neural|bpe|gzip|identity CORPUS=... OUT=... WORKERS=n
-	@$(PY) -m pipelines preprocess $(PREPROCESS)
+	@$(PY) -m pipelines preprocess $(PROXY_OPTIONS) $(call opt,OUT,out) $(call opt,RUNNER,runner) $(call opt,WORKERS,workers) $(ARGS)
 
 verify: $(STAMP)  ## check every byte of a dataset: DATA=...
 	@$(PY) -m pipelines verify $(call opt,DATA,data) $(ARGS)
@@ -51,8 +51,9 @@ inspect: $(STAMP)  ## show a document cut at its symbols: DATA=... [ARGS='--doc 
 sql: $(STAMP)  ## DuckDB over a dataset: DATA=... [Q='select ...']
 	@$(PY) -m pipelines sql $(call opt,DATA,data) $(call opt,Q,query) $(ARGS)
 
-stability: $(STAMP)  ## how much a proxy's symbols change when text is edited: PROXY=... CORPUS=...
-	@$(PY) -m pipelines measure stability $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,CODER,coder) $(call opt,BITS,bits) $(call opt,TOKENIZER,tokenizer) $(call opt,COMPRESSOR,compressor) $(ARGS)
+measure: $(STAMP)  ## which proxy will work on a corpus: stability and fuzziness of all, as a page: CORPUS=... OUT=folder
+	@$(PY) -m pipelines measure stability $(PROXY_OPTIONS) --out $(call quote,$(or $(OUT),data/measure)) $(ARGS)
+	@$(PY) -m pipelines measure fuzziness $(PROXY_OPTIONS) --out $(call quote,$(or $(OUT),data/measure))
 
 # The whole way at toy size. Each line is a command of its own; what they write lies in data/demo and runs/demo.
 # Documents of 512 bytes and 4 sequences of 512 ids: a step of so few ids needs them from many documents, since a long
@@ -89,8 +90,8 @@ export: $(STAMP)  ## a trained model in the Hugging Face format of EvaByte: RUN=
 plan: $(STAMP)  ## what a run takes on GPUs that need not be there: SCALE=... GPUS=n ARGS='--recompute full'
 	@$(PY) -m trainer plan $(call opt,SCALE,scale) $(call opt,GPUS,gpus) $(ARGS)
 
-compressor: $(STAMP)  ## train a byte LM and distil a compressor from it: CORPUS=... OUT=... BITS=...
-	@$(PY) -m compressor_model fit $(call opt,CORPUS,corpus) $(call opt,OUT,out) $(if $(BITS),--bits $(BITS)) $(ARGS)
+compressor: $(STAMP)  ## train a byte LM and distil a compressor from it: CORPUS=... LM=small|paper OUT=... BITS='12 16'
+	@$(PY) -m compressor_model fit $(call opt,CORPUS,corpus) $(call opt,LM,lm) $(call opt,OUT,out) $(if $(BITS),--bits $(BITS)) $(ARGS)
 
 check: lint types test  ## what CI runs
 

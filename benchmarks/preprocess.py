@@ -22,7 +22,7 @@ import tyro
 
 from pipelines.corpus import list_corpus
 from pipelines.local_pool import ONE_THREAD, use_one_thread
-from pipelines.proxies.prepare import Sampler
+from pipelines.proxies.sampler import Sampler
 from pipelines.records import ReadOptions
 from schemas.draws import may_fit
 from schemas.manifest import Manifest, Receipt
@@ -54,7 +54,7 @@ def main(options: BenchOptions) -> None:
         place = Path(folder)
         jobs(options, place, documents)
         codecs(place, documents)
-        stability(options, place)
+        stability(options)
 
 
 def machine() -> None:
@@ -158,25 +158,25 @@ def codecs(place: Path, documents: list[bytes]) -> None:
     print(f"| bare `encode_batch` | {bare:.1f} | 1.0 | | |\n")
 
 
-def stability(options: BenchOptions, place: Path) -> None:
+def stability(options: BenchOptions) -> None:
     """The stability of all proxies on the same held-out pieces."""
     print("## Stability (held-out pieces of 4,096 characters)\n")
-    print("| proxy | bytes/symbol | 10 % of characters deleted (floor) | 1 % |")
-    print("|---|---|---|---|")
-    runs = [
-        ["--compressor", "pretrained", "--compare", "bpe", "gzip", "identity"],
-        ["--compressor", "pretrained", "--bits", "12"],
-        ["--compressor", "pretrained", "--coder", "range"],
-    ]
-    for arguments in runs:
+    print("| proxy | bytes/symbol | 10 % of characters deleted [95 %] (floor) | 1 % | one edit: symbols (median) |")
+    print("|---|---|---|---|---|")
+    for bits, variants in (("16", []), ("12", ["--variants", "codebook"])):
         command = [sys.executable, "-m", "pipelines", "measure", "stability", "--corpus", options.corpus, "--json"]
-        output = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
-        for result in json.loads(output):
+        command += ["--compressor", "pretrained", "--bits", bits, *variants]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for result in json.loads(output)["variants"]:
+            deleted = result["distances"]["deletion"]
             cells = [
-                f"{result['distances'][rate]:.3f} ± {result['standard_errors'][rate]:.3f} ({result['floors'][rate]:.3f})"
+                f"{deleted[rate]['mean']:.3f} [{deleted[rate]['low']:.3f}, {deleted[rate]['high']:.3f}] ({result['floors'][rate]:.3f})"
                 for rate in ("0.1", "0.01")
             ]
-            print(f"| {result['proxy']} | {result['bytes_per_symbol']:.2f} | {cells[0]} | {cells[1]} |", flush=True)
+            reach = result["resynchronisation"]["symbols"]["median"]
+            name = result["variant"] + (" 12" if bits == "12" else "")
+            size = result["bytes_per_symbol"]["mean"]
+            print(f"| {name} | {size:.2f} | {cells[0]} | {cells[1]} | {reach:g} |", flush=True)
 
 
 def job(out: Path, corpus: str, workers: int, arguments: list[str]) -> float:

@@ -7,7 +7,9 @@ def main(arguments: list[str]) -> int:
     """The command line."""
     from schemas.command_line import Command, run
 
-    fit = Command("compressor_model.command", "FitCommand", "run", "corpus -> compressor, minutes on two cores")
+    fit = Command(
+        "compressor_model.command", "FitCommand", "run", "corpus -> compressor: byte LM, entropy table, codebooks"
+    )
     return run("compressor_model", {"fit": fit}, arguments)
 
 

@@ -3,6 +3,7 @@
 With a fresh context in each window, equal-information arithmetic coding is a fixed map from 2^bits codewords to
 byte strings: a variable-to-fixed code in the line of Tunstall (1967), whose tree here is the byte LM's arithmetic
 code (equal-information windows: Lester et al. 2024) with an end-of-window symbol of weight 1 of R at each node.
+Derivation, bounds and an example: docs/coding.md.
 
 A node is a string w with an interval [low, low + R). The codeword `low` is the node's own (the window ends
 here); the other R - 1 go to the children in proportion to the LM's integer frequencies after w. Children are in
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compressor_model.model import I64, ORDERS, U8, U32, ByteLM
+from compressor_model.model import I64, U8, U32
 
 MAX_BITS = 16
-"""Fewer than 9 bits cannot give each byte a codeword; the product takes 12 to 16."""
+"""The walk packs a codeword into 16 bits; 9 are the fewest that hold more than the single bytes."""
 
 Frequencies = Callable[[Sequence[bytes]], U32]
 """Integer frequencies [n, 256] of the next byte after each string, in a fresh context; rows sum to 2^16."""
@@ -90,8 +91,8 @@ def child_weights(codewords: I64, frequencies: U32, *, is_root: bool) -> I64:
     """How many codewords each child gets.
 
     w_b = floor(n q_b / 2^16); the n - sum w_b left go one each to the largest remainders, ties to the smaller
-    byte. At the root every byte gets at least one, at the expense of the largest; should that one not have enough
-    to give (few bits and a flat distribution), of the next largest too.
+    byte. At the root every byte gets at least one, at the expense of the largest (of equals the smaller byte); should
+    that one not have enough to give (few bits and a flat distribution), of the next largest too.
 
     Args:
         codewords: int64 [m], n of each node: codewords without its own.
@@ -118,15 +119,3 @@ def child_weights(codewords: I64, frequencies: U32, *, is_root: bool) -> I64:
             weights[0, largest] -= paid
             owed -= paid
     return weights
-
-
-def lm_frequencies(model: ByteLM) -> Frequencies:
-    """The frequencies of a byte LM in the fresh context of each string."""
-
-    def frequencies(strings: Sequence[bytes]) -> U32:
-        tails = [string[: -ORDERS - 1 : -1] for string in strings]
-        lengths = np.array([len(tail) for tail in tails], np.int64)
-        padded = b"".join(tail.ljust(ORDERS, b"\0") for tail in tails)
-        return model.frequencies(np.frombuffer(padded, np.uint8).reshape(len(tails), ORDERS), lengths)
-
-    return frequencies

@@ -1,7 +1,7 @@
-"""Compiled loops of the codebook coder. Importing this module imports numba; `encoder.py` does so on first use.
+"""Compiled loops of segmentation and codebook coder. Importing this module imports numba; users do so on first use.
 
 Plain arrays in and out, no Python objects, the GIL released. Compiled code is cached on disk by numba, so only
-the first process of an installation pays the second that compiling takes. `tests/` hold the plain twins.
+the first process of an installation pays the seconds that compiling takes. `tests/` hold the plain twins.
 """
 
 from typing import Any
@@ -12,18 +12,92 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+HASH_BASE = np.uint64(257)
 HASH_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+ZERO = np.uint64(0)
 ONE = np.uint64(1)
+UNSEEN = np.uint8(255)
+NEWLINE = 10
+LOW_16 = np.uint64(0xFFFF)
+LOW_32 = np.uint64(0xFFFFFFFF)
 
 compiled = numba.njit(cache=True, nogil=True, boundscheck=False)
+
+
+@compiled
+def context_slot(data: Array, begin: int, at: int, order: int, shift: int) -> np.uint64:
+    """Hash of the `order` bytes before `at`, without its lower `shift` bits; see `small.context_hashes`.
+
+    Bytes before `begin` count as 0.
+    """
+    h = ZERO
+    for k in range(1, order + 1):
+        byte = np.uint64(data[at - k]) if at - k >= begin else ZERO
+        h = h * HASH_BASE + byte + ONE
+    return (h * HASH_MULTIPLIER) >> np.uint64(shift)
+
+
+@compiled
+def table_entropies(data: Array, offsets: Array, tables: Array, fallback: int, shift: int, out: Array) -> None:
+    """Entropy before each byte, by the longest context that was seen.
+
+    The hash of the longest context is a sum of one product a byte, which are independent of each other and of the
+    last position's; only contexts that were not seen are hashed anew.
+
+    Args:
+        data: uint8 [n].
+        offsets: int64 [d + 1], bounds of the documents.
+        tables: uint8 [K, 2^(64 - shift)], K = 2, 3 or 4; see `segment.EntropyTable`.
+        fallback: entropy where no context was seen.
+        shift: of the hash.
+        out: uint8 [n], out.
+    """
+    orders = len(tables)
+    longest = tables[orders - 1]
+    m1, m2, m3, m4 = HASH_MULTIPLIER, ZERO, ZERO, ZERO
+    for _ in range(orders - 1):
+        m1, m2, m3, m4 = m1 * HASH_BASE, m1, m2, m3
+    constant = m1 + m2 + m3 + m4
+    for d in range(len(offsets) - 1):
+        begin = offsets[d]
+        b1, b2, b3, b4 = ZERO, ZERO, ZERO, ZERO
+        for i in range(begin, offsets[d + 1]):
+            value = longest[(b1 * m1 + b2 * m2 + b3 * m3 + b4 * m4 + constant) >> np.uint64(shift)]
+            order = orders - 1
+            while value == UNSEEN and order > 0:
+                value = tables[order - 1, context_slot(data, begin, i, order, shift)]
+                order -= 1
+            out[i] = fallback if value == UNSEEN else value
+            b1, b2, b3, b4 = np.uint64(data[i]), b1, b2, b3
+
+
+@compiled
+def sum_by_context(data: Array, offsets: Array, values: Array, shift: int, sums: Array, counts: Array) -> None:
+    """Add up a value per byte by each of its contexts.
+
+    Args:
+        data: uint8 [n].
+        offsets: int64 [d + 1], bounds of the documents.
+        values: uint16 [n].
+        shift: of the hash.
+        sums: int64 [K, 2^(64 - shift)], in and out; row k - 1 by the last k bytes.
+        counts: int64, like `sums`.
+    """
+    for d in range(len(offsets) - 1):
+        begin = offsets[d]
+        for i in range(begin, offsets[d + 1]):
+            for k in range(len(sums)):
+                slot = context_slot(data, begin, i, k + 1, shift)
+                sums[k, slot] += values[i]
+                counts[k, slot] += 1
 
 
 @compiled
 def build_cells(parents: Array, last: Array, order: Array, first: Array, base: Array, cells: Array, empty: int) -> int:
     """Lay the edges (parent, byte) -> child into one array: cells[base[parent] + byte] = parent << 16 | child.
 
-    Row displacement, first fit: a child is found with one look-up, and all edges lie in about 4 bytes each, so
-    that the walk stays in the L2 cache (a dense table would take 67 MB).
+    Row displacement, first fit: a child is found with one look-up, and the rows lie in each other's gaps, about one
+    cell an edge, so that the walk stays in the L2 cache (a dense table would take 67 MB).
 
     Args:
         parents: int32 [n], parent of each codeword (-1: the root, not stored here).
@@ -67,57 +141,93 @@ def build_cells(parents: Array, last: Array, order: Array, first: Array, base: A
 
 
 @compiled
-def encode(
-    data: Array, offsets: Array, starts3: Array, starts2: Array, shift: int, roots: Array, base: Array, cells: Array,
-    ids: Array, spans: Array, counts: Array,
+def spell(depth: Array, last: Array, starts: Array, strings: Array) -> None:
+    """Write the strings of a codebook: in preorder each has all but its end in common with its predecessor.
+
+    Args:
+        depth: uint16 [v], see `codebook.Codebook`.
+        last: uint8 [v].
+        starts: int32 [v], where each string goes.
+        strings: uint8, out.
+    """
+    path = np.empty(1 << 16, np.uint8)
+    for code in range(len(depth)):
+        length = np.int64(depth[code])
+        path[length - 1] = last[code]
+        begin = np.int64(starts[code])
+        for k in range(length):
+            strings[begin + k] = path[k]
+
+
+@compiled
+def line_end(data: Array, at: int, end: int) -> int:
+    """Where the line at `at` gives way to the next: the first byte that is not blank after the next newline."""
+    while at < end and data[at] != NEWLINE:
+        at += 1
+    while at < end and (data[at] == 32 or data[at] == 9 or data[at] == 10 or data[at] == 13):
+        at += 1
+    return at
+
+
+@compiled
+def walk(
+    data: Array, offsets: Array, marks: Array, roots: Array, cells: Array, segment: bool, packed: bool, share: int,
+    codes: Array, spans: Array, counts: Array,
 ) -> int:  # fmt: skip
-    """Segment and code documents laid end to end in one pass.
+    """Cut documents laid end to end into windows and code each.
 
     Args:
         data: uint8 [n].
         offsets: int64 [d + 1], bounds of the documents.
-        starts3: uint8 [2^(64 - shift)], by hash of the last 3 bytes: 1 segment starts, 0 not, 2 ask starts2.
-        starts2: uint8 [65536], the same by the last 2 bytes, newest in the high byte (0 or 1).
-        shift: of the hash.
-        roots: uint16 [256], codeword of each single byte.
-        base: see `build_cells`.
-        cells: see `build_cells`.
-        ids: uint32 [n], out: codewords.
-        spans: uint16 [n], out: bytes of each.
-        counts: int64 [d], out: symbols of each document.
+        marks: uint8 [n], not 0 where a segment starts.
+        roots: uint64 [256], see `encoder.CodebookCoder`.
+        cells: uint64 [c], likewise: one load tells whether there is a child, its codeword and where its own are.
+        segment: windows end at marks.
+        packed: windows end where lines do; where the walk dies they go back to the last mark passed.
+        share: where the walk dies a window may drop the rest of its segment, up to its length over `share`; 0: never.
+        codes: uint32 [n], out.
+        spans: uint16 [n], out: bytes of each window.
+        counts: int64 [d], out: windows of each document.
 
     Returns:
-        Symbols written in all.
+        Windows in all.
     """
     out = 0
     for d in range(len(counts)):
-        before, begin, end = out, offsets[d], offsets[d + 1]
-        if begin == end:
-            counts[d] = 0
-            continue
-        b1, b2, b3 = np.uint64(data[begin]), np.uint64(0), np.uint64(0)
-        node, length = np.uint32(roots[data[begin]]), 1
-        for i in range(begin + 1, end):
-            h = ((b1 + ONE) * np.uint64(257) + b2 + ONE) * np.uint64(257) + b3 + ONE
-            begins = starts3[(h * HASH_MULTIPLIER) >> np.uint64(shift)]
-            if begins == 2:
-                begins = starts2[(b1 << np.uint64(8)) | b2]
-            byte = data[i]
-            if begins == 0:
-                cell = cells[base[node] + byte]
-                if cell >> 16 == node:
-                    node = cell & np.uint32(0xFFFF)
-                    length += 1
-                    b3, b2, b1 = b2, b1, np.uint64(byte)
+        before, at, end = out, offsets[d], offsets[d + 1]
+        limit = at if packed else end
+        while at < end:
+            if at == limit:
+                limit = line_end(data, at, end)
+            start, passed = at, at
+            cell = passed_cell = roots[data[at]]
+            at += 1
+            while at < limit:
+                if marks[at]:
+                    if segment:
+                        break
+                    passed, passed_cell = at, cell
+                child = cells[(cell & LOW_32) + np.uint64(data[at])]
+                if child >> np.uint64(48) == (cell >> np.uint64(32)) & LOW_16:
+                    cell = child
+                    at += 1
                     continue
-            ids[out] = node
-            spans[out] = length
+                # No child: the walk dies here. Bytes are walked at most twice, since what lies between the mark gone
+                # back to and this place has no further mark.
+                if share and not marks[at]:
+                    stop = at + 1
+                    furthest = min(limit, at + (at - start) // share)
+                    while stop < furthest and not marks[stop]:
+                        stop += 1
+                    if stop <= furthest and (stop == limit or marks[stop]):
+                        at = stop
+                        break
+                if packed and passed > start:
+                    at, cell = passed, passed_cell
+                break
+            codes[out] = (cell >> np.uint64(32)) & LOW_16
+            spans[out] = at - start
             out += 1
-            node, length = np.uint32(roots[byte]), 1
-            b3, b2, b1 = b2, b1, np.uint64(byte)
-        ids[out] = node
-        spans[out] = length
-        out += 1
         counts[d] = out - before
     return out
 
@@ -153,7 +263,7 @@ def concatenate(ids: Array, strings: Array, starts: Array, lengths: Array, out: 
 
 @compiled
 def softmax_frequencies(logits: Array, scale: int, exponentials: Array, out: Array) -> None:
-    """Integer frequencies of softmax(logits * scale / 2^32 / 256), see `model.quantised_frequencies`.
+    """Integer frequencies of softmax(logits * scale / 2^32 / 256), see `model.softmax_frequencies`.
 
     Args:
         logits: int32 [n, 256].

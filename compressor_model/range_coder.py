@@ -2,18 +2,20 @@
 
 The context runs on inside a segment and starts anew in the next, so a segment's symbols are a function of its
 bytes alone: they are cached (about 98 % of segments are hits on source code). Symbols are the first
-max(1, ceil(I / bits)) groups of `bits` bits of the coder's 32-bit words, high bit first, zero-padded, I being the
-segment's information in bits. What the last words held beyond that is dropped, so this coder cannot be decoded.
+min(bytes of the segment, max(1, ceil(I / bits))) groups of `bits` bits of the coder's 32-bit words, high bit first,
+zero-padded, I being the segment's information in bits. So there is never more than one symbol a byte, whatever the
+model makes of the text. What the words held beyond that is dropped: this coder cannot be decoded.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from compressor_model.model import FREQUENCY_TOTAL, I64, U8, U32, ByteLM
-from compressor_model.text import Text
+from compressor_model.model import FREQUENCY_TOTAL, U32, ByteLM, information
+from compressor_model.text import I64, U8, Text
 
 MAX_SEGMENT = 4096
 """A segment ends after this many bytes at the latest."""
@@ -51,7 +53,7 @@ class RangeCoder:
         self.misses = 0
 
     def encode(self, segments: Sequence[bytes]) -> list[U32]:
-        """The symbols of each segment: uint32 [max(1, ceil(I / bits))], each below 2^bits."""
+        """The symbols of each segment: uint32 [`symbol_count`], each below 2^bits."""
         cache = self._cache
         new = list(dict.fromkeys(segment for segment in segments if segment not in cache))
         self.hits += len(segments) - len(new)
@@ -84,14 +86,15 @@ class RangeCoder:
 
     def _code_batch(self, segments: list[bytes]) -> list[U32]:
         text = Text.of(segments)
-        frequencies = self._model.frequencies(*text.contexts(np.arange(len(text.data), dtype=np.int64)))
-        bits = 16 - np.log2(frequencies[np.arange(len(text.data)), text.data])
+        frequencies = self._model.frequencies(text)
+        bits = information(frequencies, text.data)
         ends = np.cumsum([len(segment) for segment in segments])
         result = []
         for segment, end in zip(segments, ends.tolist(), strict=True):
             part = slice(end - len(segment), end)
             words = code_words(text.data[part], frequencies[part])
-            result.append(first_symbols(words, float(bits[part].sum()), self._bits))
+            count = symbol_count(len(segment), float(bits[part].sum()), self._bits)
+            result.append(first_symbols(words, count, self._bits))
         return result
 
 
@@ -115,9 +118,13 @@ def code_words(data: U8, frequencies: U32) -> U32:
     return words
 
 
-def first_symbols(words: U32, information: float, bits: int) -> U32:
-    """The first max(1, ceil(information / bits)) groups of `bits` bits of words, high bit first, zero-padded."""
-    count = max(1, int(np.ceil(information / bits)))
+def symbol_count(size: int, information: float, bits: int) -> int:
+    """Symbols of a segment of `size` bytes and `information` bits: min(size, max(1, ceil(information / bits)))."""
+    return min(size, max(1, math.ceil(information / bits)))
+
+
+def first_symbols(words: U32, count: int, bits: int) -> U32:
+    """The first `count` groups of `bits` bits of words, high bit first, zero-padded: uint32 [count]."""
     stream = np.unpackbits(words.astype(">u4").view(np.uint8))
     padded = np.zeros(count * bits, np.uint8)
     kept = stream[: len(padded)]

@@ -1,11 +1,13 @@
-"""Documents laid end to end, with contexts that never cross a document's start: the training text of the models."""
+"""Documents laid end to end: the text of training, of scores, and of what the coders ask a byte LM."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from compressor_model.model import I64, ORDERS, U8, contexts_at
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,17 @@ class Text:
         starts = np.cumsum(lengths) - lengths
         return cls(np.frombuffer(b"".join(documents), np.uint8), np.repeat(starts, lengths))
 
-    def contexts(self, positions: I64) -> tuple[U8, I64]:
-        """Context bytes and lengths before each position, never across a document's start."""
-        return contexts_at(self.data, positions), np.minimum(positions - self.start[positions], ORDERS)
+    @property
+    def offsets(self) -> I64:
+        """Bounds of the documents that are not empty, int64 [d + 1]."""
+        changes = np.flatnonzero(self.start[1:] != self.start[:-1]) + 1
+        return np.array([*([0] if len(self.data) else []), *changes.tolist(), len(self.data)], np.int64)
+
+    def first(self, size: int) -> "Text":
+        """The first `size` bytes."""
+        return Text(self.data[:size], self.start[:size])
+
+    def pieces(self, size: int) -> Iterator["Text"]:
+        """Cut every `size` bytes; what a document has before a cut is no context of the rest."""
+        for at in range(0, len(self.data), size):
+            yield Text(self.data[at : at + size], np.maximum(self.start[at : at + size] - at, 0))

@@ -11,7 +11,10 @@ COMMANDS = {
     "manifest": Command("pipelines.manifest", "ManifestOptions", "run", "make a dataset's manifest anew"),
     "inspect": Command("pipelines.inspect", "InspectOptions", "inspect", "show a document cut at its symbols"),
     "measure stability": Command(
-        "pipelines.measure", "StabilityOptions", "stability", "how much symbols change when text is edited"
+        "pipelines.measure.stability", "StabilityOptions", "run", "how much symbols change when text is edited"
+    ),
+    "measure fuzziness": Command(
+        "pipelines.measure.fuzziness", "FuzzinessOptions", "run", "which different texts get the same symbols"
     ),
     "sql": Command("pipelines.sql", "SqlOptions", "sql", "DuckDB over a dataset"),
 }

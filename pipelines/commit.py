@@ -143,6 +143,7 @@ def totals_of(receipts: Iterable[Receipt]) -> Totals:
             raw_bytes=receipt.shard.raw_bytes,
             comp_symbols=receipt.shard.comp_symbols,
             escaped_bytes=receipt.escaped_bytes,
+            dropped_bytes=receipt.dropped_bytes,
             stored_bytes=receipt.shard.size,
         )
     return Totals(**{name: sums[name] for name in Totals.__dataclass_fields__})

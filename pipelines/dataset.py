@@ -22,8 +22,9 @@ from pipelines.job import Job
 from pipelines.plan import PlanOptions, Unit
 from pipelines.proxies.prepare import PROXY_FOLDER, Chosen, dataset_proxy
 from pipelines.storage import Folder
+from schemas.digests import canonical
 from schemas.errors import FormatVersionError, UserError
-from schemas.manifest import Manifest, Receipt, canonical, seal, unseal
+from schemas.manifest import Manifest, Receipt, seal, unseal
 from schemas.shard import FORMAT_VERSION, metadata_of
 
 SHARD_NAME = re.compile(r"part-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.parquet")
@@ -47,8 +48,10 @@ def describe(corpus: Corpus, chosen: Chosen, job: Job, plan: PlanOptions, units:
         "proxy": {
             "name": proxy.name,
             "request": chosen.request,
+            "parameters": chosen.parameters,
             "fingerprint": proxy.fingerprint,
             "lossless": proxy.lossless,
+            "provable": proxy.provable,
             "vocabulary": proxy.vocabulary.to_json(),
             "files": chosen.digests(),
         },

@@ -1,28 +1,38 @@
 """Where `preprocess` writes unless it is told: one rule for the program and the Makefile.
 
-`python -m pipelines.default_out CORPUS PROXY [CODER] [BITS]` prints it, in 30 ms.
+`python -m pipelines.default_out CORPUS PROXY [CODER BITS SEGMENTATION WINDOWS FUZZ]` prints it, in 30 ms.
 """
 
 import re
 import sys
+from collections.abc import Sequence
 
 _SUFFIX = re.compile(r"(\.(jsonl|ndjson|parquet|txt))?(\.(gz|zst|xz))?$")
 
+_DEFAULT_FORM = ("codebook", "16", "table", "segment", "none")
 
-def default_out(corpus: str, proxy: str, coder: str = "codebook", bits: int = 16) -> str:
-    """data/<corpus>-<proxy>, with -range and -<bits>b appended where those are not the default.
+
+def default_out(corpus: str, proxy: str, form: Sequence[str] = ()) -> str:
+    """data/<corpus>-<proxy>, and what of the form is not the default, as in data/text-neural-range-12b.
 
     <corpus> is the last part of the path without its data suffix, every run of other characters than letters,
     digits, dot and dash as one underscore.
+
+    Args:
+        corpus: as given to preprocess.
+        proxy: its name.
+        form: of the neural proxy: coder, bits, segmentation, windows, fuzz; empty or missing ones are the default.
     """
     last = _SUFFIX.sub("", corpus.rstrip("/").rsplit("/", 1)[-1])
     name = f"{re.sub(r'[^a-zA-Z0-9.-]+', '_', last).strip('._') or 'corpus'}-{proxy}"
     if proxy == "neural":
-        name += "-range" if coder == "range" else ""
-        name += "" if bits == 16 else f"-{bits}b"
+        padded = [*form, *[""] * (len(_DEFAULT_FORM) - len(form))]
+        for value, default in zip(padded, _DEFAULT_FORM, strict=True):
+            if value and value != default:
+                name += f"-{value}b" if value.isdigit() else f"-{value}"
     return f"data/{name}"
 
 
 if __name__ == "__main__":
-    corpus, proxy, coder, bits = (*sys.argv[1:], "", "")[:4]
-    sys.stdout.write(default_out(corpus, proxy, coder or "codebook", int(bits or 16)) + "\n")
+    corpus, proxy, *form = sys.argv[1:]
+    sys.stdout.write(default_out(corpus, proxy, form) + "\n")

@@ -13,7 +13,7 @@ from pipelines import proxies
 from pipelines.plan import Unit
 from pipelines.records import ReadOptions
 from pipelines.storage import Folder
-from schemas.manifest import digest_of
+from schemas.digests import digest_of
 from schemas.shard import FORMAT_VERSION
 
 

@@ -31,7 +31,9 @@ from pipelines.default_out import default_out
 from pipelines.job import Job
 from pipelines.plan import MIB, PlanOptions, Unit, plan_units, row_group_bytes
 from pipelines.progress import ProgressReport
-from pipelines.proxies.prepare import ProxyOptions, Sampler, choose
+from pipelines.proxies.options import ProxyOptions
+from pipelines.proxies.prepare import choose
+from pipelines.proxies.sampler import Sampler
 from pipelines.records import ReadOptions
 from pipelines.storage import Folder
 from schemas.errors import UserError
@@ -92,10 +94,10 @@ class PreprocessOptions:
             raise UserError(f"--row-group-bytes {self.row_group_bytes}: give 1 byte to 64 MiB")
 
     def out_or_default(self) -> str:
-        """`out`, or data/<corpus>-<proxy>, with -range and -<bits>b where those are not the default."""
+        """`out`, or as `default_out` names it."""
         if self.out is not None:
             return self.out
-        return default_out(self.corpus, self.proxy.proxy, self.proxy.coder, self.proxy.bits)
+        return default_out(self.corpus, self.proxy.proxy, self.proxy.form)
 
 
 def preprocess(options: PreprocessOptions) -> Manifest:
@@ -253,6 +255,7 @@ def _summary(out: Folder, manifest: Manifest, receipts: list[Receipt], seconds: 
         lines.append(
             f"  comp view: {totals.comp_symbols:,} symbols, {totals.raw_bytes / totals.comp_symbols:.3f} bytes a symbol"
             + (f", {totals.escaped_bytes / totals.raw_bytes:.2%} of bytes escaped" if totals.escaped_bytes else "")
+            + (f", {totals.dropped_bytes / totals.raw_bytes:.2%} of bytes dropped" if totals.dropped_bytes else "")
         )
     stages: dict[str, float] = defaultdict(float)
     for receipt in receipts:

@@ -85,6 +85,7 @@ class _Work:
     raw_bytes: int = 0
     comp_symbols: int = 0
     escaped_bytes: int = 0
+    dropped_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def run(self) -> Receipt:
@@ -116,6 +117,7 @@ class _Work:
             rejects=rejects,
             documents=self.documents,
             escaped_bytes=self.escaped_bytes,
+            dropped_bytes=self.dropped_bytes,
             rejected=dict(sorted(self.rejected.items())),
             inputs=[[file.source, file.size, file.version] for file in self.unit.files],
             row_groups=row_groups_,
@@ -174,7 +176,9 @@ class _Work:
         self.groups.append((len(documents), raw_bytes, symbols))
         self.raw_bytes += raw_bytes
         self.comp_symbols += symbols
-        self.escaped_bytes += 0 if batch is None else batch.escaped_bytes
+        if batch is not None:
+            self.escaped_bytes += batch.escaped_bytes
+            self.dropped_bytes += batch.dropped_bytes
 
     def _encode(self, documents: list[Document]) -> tuple[list[Document], EncodedBatch | None]:
         """The comp views, proven; a document whose view fails becomes a reject and the others go on."""

@@ -120,11 +120,11 @@ def connect(data: str) -> duckdb.DuckDBPyConnection:
     if receipts:
         views["receipts"] = (
             "select unit, shard.name as shard, documents, shard.rows as rows, rejects.rows as rejects, escaped_bytes, "
-            f"rejected, seconds, inputs from read_json({_list(folder, receipts)}, "
+            f"dropped_bytes, rejected, seconds, inputs from read_json({_list(folder, receipts)}, "
             f"maximum_object_size = {_RECEIPT_BYTES}, "
             "columns = {unit: 'UINTEGER', shard: 'STRUCT(name VARCHAR, rows UBIGINT)', documents: 'UBIGINT', "
-            "rejects: 'STRUCT(rows UBIGINT)', escaped_bytes: 'UBIGINT', rejected: 'MAP(VARCHAR, UBIGINT)', "
-            "seconds: 'MAP(VARCHAR, DOUBLE)', inputs: 'JSON[][]'})"
+            "rejects: 'STRUCT(rows UBIGINT)', escaped_bytes: 'UBIGINT', dropped_bytes: 'UBIGINT', "
+            "rejected: 'MAP(VARCHAR, UBIGINT)', seconds: 'MAP(VARCHAR, DOUBLE)', inputs: 'JSON[][]'})"
         )
     try:
         for name, query in views.items():

@@ -73,7 +73,7 @@ def run(options: VerifyOptions) -> None:
     seconds = time.monotonic() - start
     manifest = dataset.open_dataset(options.data).manifest
     totals = manifest.totals
-    decoded = options.decode and manifest.dataset["proxy"]["lossless"] and totals.comp_symbols
+    decoded = options.decode and manifest.dataset["proxy"]["provable"] and totals.comp_symbols
     sys.stdout.write(
         f"{options.data}: whole; {totals.rows:,} documents in {len(manifest.shards)} shards, "
         f"{totals.rejects:,} rejects, "
@@ -155,7 +155,7 @@ def _check_proxy(folder: Folder, described: dict[str, Any], decode: bool, faults
                 faults.append(f"{PROXY_FOLDER}/{name}: differs from its SHA-256; views are not decoded")
         except FileNotFoundError:
             faults.append(f"{PROXY_FOLDER}/{name}: missing; views are not decoded")
-    can_decode = described["proxy"]["lossless"] and described["proxy"]["vocabulary"]["comp_symbols"]
+    can_decode = described["proxy"]["provable"] and described["proxy"]["vocabulary"]["comp_symbols"]
     if len(faults) > before or not can_decode or not decode:
         return None
     try:

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from pipelines import proxies
 from pipelines.storage import Folder
 from pipelines.verify_rows import Faults, RowChecks
+from schemas.digests import digest_of
 from schemas.errors import UserError
 from schemas.files import sha256
-from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry, digest_of, seal, unseal
+from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry, seal, unseal
 from schemas.remote import filesystem
 from schemas.shard import REJECTS_SCHEMA, chunk_digest, chunk_ranges, footer_start, metadata_of, shard_schema
 from schemas.vocabulary import Vocabulary

@@ -5,24 +5,14 @@ SHA-256 of all their other fields under "digest", so a flipped byte in them is n
 timestamp except the inputs' modification times in receipts, which enter no dataset digest.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from schemas.digests import digest_of
 from schemas.errors import UserError
 from schemas.shard import FORMAT_VERSION, check_version
 from schemas.vocabulary import Vocabulary
-
-
-def canonical(fields: dict[str, Any]) -> bytes:
-    """Compact JSON with sorted keys: the bytes that digests of JSON objects are taken over."""
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-
-
-def digest_of(fields: dict[str, Any]) -> str:
-    """SHA-256 (hex) of the canonical form."""
-    return hashlib.sha256(canonical(fields)).hexdigest()
 
 
 def seal(fields: dict[str, Any]) -> bytes:
@@ -113,6 +103,7 @@ class Receipt:
         unit_digest: digest of everything that decides the unit's bytes; its first 8 hex digits are in the names.
         documents: documents read; equals shard.rows + rejects.rows.
         escaped_bytes: raw bytes that the proxy could only escape (bpe).
+        dropped_bytes: raw bytes that symbols cover and do not code (neural with fuzz).
         rejected: rejects by reason.
         inputs: [path, size, version] of each input file, version being its mtime or etag.
         seconds: wall time by stage, for people.
@@ -129,6 +120,7 @@ class Receipt:
     inputs: list[list[Any]]
     row_groups: list[RowGroupEntry]
     seconds: dict[str, float] = field(default_factory=dict)
+    dropped_bytes: int = 0
 
     def to_bytes(self) -> bytes:
         """The sealed file."""
@@ -163,6 +155,7 @@ class Totals:
     comp_symbols: int
     escaped_bytes: int
     stored_bytes: int
+    dropped_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,25 @@ def test_a_worker_of_the_codebook_needs_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["artefact", "codebook", "encoder", "fit", "model", "range_coder", "segment", "text", "train"]
+    "module",
+    [
+        "artefact",
+        "codebook",
+        "encoder",
+        "fit",
+        "model",
+        "paper_training",
+        "progress",
+        "range_coder",
+        "segment",
+        "small",
+        "small_training",
+        "text",
+        "train",
+        "trainee",
+        "training_state",
+        "transformer",
+    ],
 )
 def test_compressor_model_imports_torch_and_numba_only_when_they_are_used(module: str) -> None:
     assert not loaded_by(f"import compressor_model.{module}") & {"torch", "numba", "pipelines", "trainer"}

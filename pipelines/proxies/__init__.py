@@ -72,7 +72,7 @@ def _built_in(scheme: str, path: str, options: dict[str, str]) -> Proxy | None:
     if scheme == "neural":
         from pipelines.proxies.neural import load as load_neural
 
-        return load_neural(path, options.get("coder", "codebook"), int(options.get("bits", "16")))
+        return load_neural(path, options)
     return None
 
 

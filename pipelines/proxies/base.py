@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from schemas.vocabulary import Vocabulary
 
+U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
@@ -28,11 +29,13 @@ class Encoded:
         spans: uint16 [n], raw bytes covered by each, the first not 0, summing to the document's length; or None
             where symbols cover no definite bytes.
         escaped_bytes: raw bytes that could only be escaped.
+        dropped_bytes: raw bytes that are covered and not coded.
     """
 
     ids: U32
     spans: U16 | None
     escaped_bytes: int = 0
+    dropped_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class EncodedBatch:
     spans: U16 | None
     counts: I64
     escaped_bytes: int = 0
+    dropped_bytes: int = 0
 
     @classmethod
     def of(cls, documents: Sequence[Encoded]) -> "EncodedBatch":
@@ -53,6 +57,7 @@ class EncodedBatch:
             spans=np.concatenate(spans) if spans else None,
             counts=np.array([len(document.ids) for document in documents], np.int64),
             escaped_bytes=sum(document.escaped_bytes for document in documents),
+            dropped_bytes=sum(document.dropped_bytes for document in documents),
         )
 
     def split(self) -> list[U32]:
@@ -99,6 +104,22 @@ class Proxy(ABC):
         """As `decode` of each document."""
         return [self.decode(ids) for ids in batch.split()]
 
+    def mismatches(self, raws: Sequence[bytes], batch: EncodedBatch) -> npt.NDArray[np.bool_]:
+        """Which views do not stand for their documents, bool [len(raws)]: here, those that decode to other bytes.
+
+        Raises:
+            ValueError: ids that `encode` never gives.
+        """
+        if not self.provable:
+            return np.zeros(len(raws), bool)
+        decoded = self.decode_batch(batch)
+        return np.array([one != raw for one, raw in zip(decoded, raws, strict=True)], bool)
+
+    @property
+    def provable(self) -> bool:
+        """Whether `mismatches` can find anything: views are decoded to see."""
+        return self.lossless
+
     @property
     def has_comp(self) -> bool:
         """Whether there is a comp view at all."""
@@ -111,7 +132,7 @@ def slices(joined: bytes, lengths: I64) -> list[bytes]:
     return [joined[end - length : end] for end, length in zip(ends, lengths.tolist(), strict=True)]
 
 
-def sums(values: npt.NDArray[np.integer], counts: I64) -> I64:
+def sums(values: npt.NDArray[np.integer] | npt.NDArray[np.bool_], counts: I64) -> I64:
     """Sum of each of consecutive groups of `counts` values, int64 [len(counts)]; a group may be empty."""
     total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
     ends = np.cumsum(counts)

@@ -17,8 +17,8 @@ import numpy as np
 
 from compressor_model.encoder import StringTable
 from pipelines.proxies.base import U32, Encoded, EncodedBatch, Proxy, slices, sums
+from schemas.digests import digest_of
 from schemas.errors import UserError
-from schemas.manifest import digest_of
 from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET, Vocabulary
 
 DEFAULT_SIZE = 32768

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 
 from pipelines.proxies.base import U32, Encoded, Proxy
-from schemas.manifest import digest_of
+from schemas.digests import digest_of
 from schemas.vocabulary import COMP_OFFSET, Vocabulary
 
 LEVEL = 9

@@ -1,7 +1,7 @@
 """No comp view: the bytes-only baseline reads the same shards as everyone else."""
 
 from pipelines.proxies.base import U32, Encoded, Proxy
-from schemas.manifest import digest_of
+from schemas.digests import digest_of
 from schemas.vocabulary import BYTES
 
 

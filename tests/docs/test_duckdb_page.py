@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from pipelines.preprocess import PreprocessOptions, preprocess
-from pipelines.proxies.prepare import ProxyOptions
+from pipelines.proxies.options import ProxyOptions
 from pipelines.records import ReadOptions
 from pipelines.shard import encode_shard
 

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.plan import Unit
 from pipelines.preprocess import PreprocessOptions, preprocess
-from pipelines.proxies.prepare import ProxyOptions
+from pipelines.proxies.options import ProxyOptions
 from pipelines.records import ReadOptions
 from pipelines.shard import encode_shard
 

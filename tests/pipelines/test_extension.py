@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.preprocess import PreprocessOptions, preprocess
-from pipelines.proxies.prepare import ProxyOptions
+from pipelines.proxies.options import ProxyOptions
 from trainer.checkpoints.restore import restore
 from trainer.config import TrainOptions
 from trainer.evaluate.bpb import BpbOptions, evaluate

@@ -8,10 +8,12 @@ import pytest
 
 from compressor_model import fit
 from compressor_model.artefact import PRETRAINED
-from compressor_model.train import TrainOptions
+from compressor_model.small_training import SmallOptions
 from pipelines.corpus import list_corpus
-from pipelines.proxies import prepare
-from pipelines.proxies.prepare import ProxyOptions, Sampler, choose_compressor
+from pipelines.proxies import compressors, prepare
+from pipelines.proxies.compressors import choose_compressor
+from pipelines.proxies.options import ProxyOptions
+from pipelines.proxies.sampler import Sampler
 from pipelines.records import ReadOptions
 from pipelines.storage import Folder
 from schemas.errors import UserError
@@ -52,9 +54,9 @@ def test_a_small_foreign_corpus_keeps_it_and_says_so(foreign: Path) -> None:
 
 
 def test_a_larger_foreign_corpus_gets_its_own_once(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "SAMPLE_BYTES", 100_000)
-    quick = fit.FitOptions(bits=(12,), train=TrainOptions(steps=60, batch=2048, learning_rate=0.03))
-    monkeypatch.setattr(prepare.fit, "FitOptions", lambda bits: quick)
+    monkeypatch.setattr(compressors, "SAMPLE_BYTES", 100_000)
+    quick = fit.FitOptions(bits=(12,), lm=SmallOptions(steps=60, batch=2048, learning_rate=0.03))
+    monkeypatch.setattr(compressors.fit, "FitOptions", lambda bits: quick)
     lines: list[str] = []
     options = ProxyOptions(bits=12)
     chosen = choose_compressor(options, sampler(foreign), lines.append)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.preprocess import PreprocessOptions, preprocess
-from pipelines.proxies.prepare import ProxyOptions
+from pipelines.proxies.options import ProxyOptions
 from pipelines.records import ReadOptions
 from schemas.errors import UserError
 from schemas.manifest import Manifest, Receipt

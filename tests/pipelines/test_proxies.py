@@ -25,6 +25,15 @@ URIS = {
     "neural-codebook-16": f"neural:{PRETRAINED}?coder=codebook&bits=16",
     "neural-range-16": f"neural:{PRETRAINED}?coder=range&bits=16",
     "neural-range-12": f"neural:{PRETRAINED}?coder=range&bits=12",
+    "neural-packed-16": f"neural:{PRETRAINED}?windows=packed",
+    "neural-equal-info-12": f"neural:{PRETRAINED}?bits=12&windows=equal-info",
+    "neural-tail-16": f"neural:{PRETRAINED}?fuzz=tail",
+    "neural-packed-tail-12": f"neural:{PRETRAINED}?bits=12&windows=packed&fuzz=tail",
+    "neural-lm-16": f"neural:{PRETRAINED}?segmentation=lm",
+    "neural-range-lm-16": f"neural:{PRETRAINED}?coder=range&segmentation=lm",
+    "neural-always-cut": f"neural:{PRETRAINED}?threshold=-1",
+    "neural-never-cut": f"neural:{PRETRAINED}?threshold=100000",
+    "neural-range-never-cut": f"neural:{PRETRAINED}?coder=range&threshold=100000",
 }
 
 EDGES = [
@@ -74,6 +83,8 @@ def test_any_batch_of_any_bytes_is_coded_and_proven(proxy: proxies.Proxy, docume
             assert int(alone.spans.sum(dtype=np.int64)) == len(document)
         if proxy.lossless:
             assert proxy.decode(alone.ids) == document
+        if proxy.name == "neural":
+            assert count <= len(document)  # never worse than one symbol a byte
         start += count
 
 

@@ -16,7 +16,7 @@ import pytest
 from pipelines import commit, manifest, rows, shard, verify
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.gzip import GzipProxy
-from pipelines.proxies.prepare import ProxyOptions
+from pipelines.proxies.options import ProxyOptions
 from pipelines.records import ReadOptions
 from pipelines.storage import Folder
 from pipelines.verify import VerifyOptions

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.preprocess import PreprocessOptions, preprocess
-from pipelines.proxies.prepare import ProxyOptions
+from pipelines.proxies.options import ProxyOptions
 from schemas import shard
 from schemas.errors import UserError
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipelines.preprocess import PreprocessOptions, preprocess
-from pipelines.proxies.prepare import ProxyOptions
+from pipelines.proxies.options import ProxyOptions
 
 TOKENIZER = str(Path(__file__).parent.parent / "data" / "tokenizer.json")
 

@@ -16,7 +16,7 @@ import pytest
 
 from pipelines.plan import Unit
 from pipelines.preprocess import PreprocessOptions, preprocess
-from pipelines.proxies.prepare import ProxyOptions
+from pipelines.proxies.options import ProxyOptions
 from pipelines.shard import encode_shard
 from schemas.draws import document_id, draw_u64
 from schemas.errors import UserError

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipelines.preprocess import PreprocessOptions, preprocess
-from pipelines.proxies.prepare import ProxyOptions
+from pipelines.proxies.options import ProxyOptions
 from schemas.errors import UserError
 from trainer.parallel import ALONE, Processes
 from trainer.run_log import read_metrics

@@ -162,7 +162,7 @@ def test_another_vocabulary_says_nothing_of_text_unless_it_is_told() -> None:
 
 def test_a_dataset_gives_its_vocabulary_and_bytes_per_symbol(tmp_path: Path) -> None:
     from pipelines.preprocess import PreprocessOptions, preprocess
-    from pipelines.proxies.prepare import ProxyOptions
+    from pipelines.proxies.options import ProxyOptions
 
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.py").write_text("def f(x):\n    return x + 1\n" * 40)

@@ -1,0 +1,60 @@
+"""Seeded samples of a corpus: what tokenizers and compressors are trained and tried on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.corpus import Corpus
+from pipelines.documents import Document
+from pipelines.plan import permuted_blocks
+from pipelines.readers import read_block
+from pipelines.records import ReadOptions
+from schemas.digests import digest_of
+from schemas.draws import may_fit
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Documents of a corpus in the order of its permuted blocks: any prefix is a seeded sample.
+
+    Attributes:
+        corpus: what to sample.
+        read: how documents are read.
+    """
+
+    corpus: Corpus
+    read: ReadOptions
+
+    def documents(self) -> Iterator[Document]:
+        """All documents (pieces of long ones); rejects are left out."""
+        for block in permuted_blocks(self.corpus):
+            for item in read_block(self.corpus.root, block, self.read):
+                if isinstance(item, Document):
+                    yield item
+
+    def training(self, limit: int) -> Iterator[bytes]:
+        """Documents that may be fitted on, `limit` bytes of them."""
+        size = 0
+        for document in self.documents():
+            if may_fit(document.doc_id):
+                yield document.raw
+                size += len(document.raw)
+                if size >= limit:
+                    return
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the sample: the key of caches."""
+        versions = [[file.source, file.size, file.version] for file in self.corpus.inputs]
+        read = [self.read.field, self.read.max_document_bytes, self.read.max_record_bytes]
+        return {"inputs": digest_of({"files": versions}), "read": read}
+
+    def first(self, limit: int) -> list[bytes]:
+        """The first documents, `limit` bytes of them: the last one may be cut."""
+        documents: list[bytes] = []
+        size = 0
+        for document in self.documents():
+            documents.append(document.raw[: limit - size])
+            size += len(documents[-1])
+            if size >= limit:
+                break
+        return documents
