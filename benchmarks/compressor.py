@@ -2,6 +2,7 @@
 
     python -m benchmarks.compressor speed                       # minutes; one thread
     python -m benchmarks.compressor lm [--device cuda]          # a 40M model with drawn weights: speed, not quality
+    python -m benchmarks.compressor rounding --compressor FOLDER    # of a `paper` LM: what another rounding changes
     python -m benchmarks.compressor curves --work FOLDER        # an hour on two cores; trains five byte LMs, resumable
 
 Prints Markdown tables (for RESULTS.md) and the machine.
@@ -18,17 +19,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unittest import mock
 
 import numpy as np
 import tyro
 
 from benchmarks.preprocess import bare_batch, machine, utf8
-from compressor_model import codebook, encoder, fit, segment
+from compressor_model import codebook, encoder, fit, segment, transformer
 from compressor_model.artefact import PRETRAINED, open_compressor
 from compressor_model.model import ByteLM
 from compressor_model.paper_training import PaperOptions
 from compressor_model.small_training import SmallOptions
-from compressor_model.train import text_digest
+from compressor_model.text import Text
+from compressor_model.training_state import text_digest
 from compressor_model.transformer import PASS_TOKENS, Sizes, TransformerByteLM
 from pipelines import proxies
 from pipelines.corpus import list_corpus
@@ -84,6 +87,21 @@ class LM:
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """What other arithmetic changes in `lm` segmentation by a `paper` LM: what another kind of machine may do.
+
+    Attributes:
+        compressor: folder.
+        corpus: as of preprocess.
+        bytes: of it.
+    """
+
+    compressor: Path
+    corpus: str = "stdlib"
+    bytes: int = 1 << 20
+
+
+@dataclass(frozen=True)
 class Curves:
     """Bytes a symbol and stability by the entropy table's order and LM, and by the codebook's size and LM.
 
@@ -97,13 +115,13 @@ class Curves:
     work: Path
     corpus: str = "stdlib"
     pieces: int = 200
-    paper_steps: int = 1500
+    paper_steps: int = 700
 
 
-def main(options: Speed | LM | Curves) -> None:
+def main(options: Speed | LM | Rounding | Curves) -> None:
     """Run a part."""
     machine()
-    {Speed: speed, LM: lm, Curves: curves}[type(options)](options)  # type: ignore[operator]
+    {Speed: speed, LM: lm, Rounding: rounding, Curves: curves}[type(options)](options)  # type: ignore[operator]
 
 
 def speed(options: Speed) -> None:
@@ -212,6 +230,33 @@ def lm(options: LM) -> None:
         print(f"| {name} | {value:,.0f} | {value / bare_rate:.2f} | {value * flops / 1e12:.3f} |{peak}")
 
 
+def rounding(options: Rounding) -> None:
+    """Entropies by fp32 as it is, by fp32 without oneDNN, and by bf16, in turns on the same text."""
+    import torch
+
+    compressor = open_compressor(options.compressor)
+    model = compressor.lm()
+    text = Text.of(Sampler(list_corpus(options.corpus), ReadOptions()).first(options.bytes))
+    expected = model.entropies(text).astype(np.int64)
+    marks = expected > compressor.lm_threshold
+    print(f"\n## Rounding ({len(text.data) / 1e6:.1f} MB of {options.corpus}, {marks.sum():,} segments)\n")
+    print("| arithmetic | entropies that differ | mean, 1/256 bit | segment starts that differ, of the starts |")
+    print("|---|---|---|---|")
+    with torch.backends.mkldnn.flags(enabled=False):
+        other = model.entropies(text).astype(np.int64)
+    print(_differences("fp32, another matrix product (oneDNN off)", expected, other, compressor.lm_threshold))
+    as_on_gpus = torch.autocast("cpu", torch.bfloat16)
+    with mock.patch.object(transformer, "precision", return_value=as_on_gpus):
+        other = model.entropies(text).astype(np.int64)
+    print(_differences("bf16 (as on a GPU)", expected, other, compressor.lm_threshold))
+
+
+def _differences(name: str, expected: Any, other: Any, threshold: int) -> str:
+    starts = ((expected > threshold) != (other > threshold)).sum() / (expected > threshold).sum()
+    difference = np.abs(expected - other)
+    return f"| {name} | {(difference > 0).mean():.3%} | {difference.mean():.4f} | {starts:.4%} |"
+
+
 class Pair(Proxy):
     """A codebook and a segmenter from wherever, as a proxy."""
 
@@ -282,7 +327,7 @@ def curves(options: Curves) -> None:
         compressor = open_compressor(folder)
         assert compressor.card["lm"]["text_sha256"] == digest
         models[name] = compressor.lm()
-        loaded = compressor.loaded_lm("cpu")
+        loaded = compressor.lm()
         arrays = loaded.weights() if isinstance(loaded, TransformerByteLM) else vars(loaded)
         parameters = sum(array.size for array in arrays.values() if isinstance(array, np.ndarray))
         bits = compressor.card["lm"]["bits_per_byte"]
@@ -378,6 +423,7 @@ def _say(line: str) -> None:
 Command = (
     Annotated[Speed, tyro.conf.subcommand("speed")]
     | Annotated[LM, tyro.conf.subcommand("lm")]
+    | Annotated[Rounding, tyro.conf.subcommand("rounding")]
     | Annotated[Curves, tyro.conf.subcommand("curves")]
 )
 

@@ -123,10 +123,12 @@ class Compressor:
             device: of a `paper` one: cpu, or cuda where there is a GPU. `small` has no use for one.
 
         Raises:
-            UserError: it is missing or damaged.
+            UserError: it is missing or damaged, or there is no GPU where it is to run on one.
         """
         if self.lm_kind == "small":
             return self._parsed(LM_FILES["small"], lambda data: _small(_npz(data)))
+        if device == "cuda":
+            _check_gpu(self.folder)
         return self._parsed(LM_FILES["paper"], lambda data: _paper(data, self.card["lm"]["sizes"], device))
 
     def _parsed(self, name: str, parse: Callable[[bytes], T]) -> T:
@@ -161,7 +163,7 @@ def open_compressor(folder: str | Path) -> Compressor:
         raise UserError(
             f"compressor {folder}: no {CARD} there ({error.strerror}); give a folder made by make compressor"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path}: not a compressor's card (damaged or foreign)") from None
@@ -236,6 +238,16 @@ def save(
     return Compressor(folder, card)
 
 
+def _check_gpu(folder: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"compressor {folder}: its byte LM is to run on a GPU (device cuda), and none is found here; go on where "
+            "there is one: a CPU rounds differently"
+        )
+
+
 def _check_version(version: object, path: Path) -> None:
     if version is None:
         raise FormatVersionError(f"{path}: written before compressors had a version; fit it again (make compressor)")
@@ -247,9 +259,10 @@ def _check_version(version: object, path: Path) -> None:
 
 
 def _check(card: dict[str, Any]) -> None:
-    """Raises KeyError, TypeError or ValueError where the card lacks what readers take from it."""
+    """Raises KeyError, TypeError, ValueError or OverflowError where the card lacks what readers take from it."""
     if card["lm"]["kind"] not in LM_FILES or not isinstance(card["files"], dict):
         raise ValueError("card")
+    str(card["name"])
     int(card["lm_threshold"])
     for bits, score in card["scores"].items():
         int(bits)

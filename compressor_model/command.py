@@ -15,6 +15,7 @@ from compressor_model.fit import FitOptions, fit, taken
 from compressor_model.paper_training import PaperOptions
 from compressor_model.small_training import SmallOptions
 from pipelines.corpus import list_corpus
+from pipelines.default_out import corpus_name
 from pipelines.proxies.sampler import Sampler
 from pipelines.records import ReadOptions
 from schemas.errors import UserError
@@ -119,9 +120,11 @@ def run(command: FitCommand) -> None:
         UserError: no corpus, too little text, or the folder cannot be written.
     """
     corpus = list_corpus(command.corpus)
-    name = command.corpus.rstrip("/").rsplit("/", 1)[-1] or "corpus"
-    folder = Path(command.out or f"data/compressor-{name}{'-paper' if command.lm == 'paper' else ''}")
-    lm = None if command.lm_from is None else taken(open_compressor(command.lm_from), command.device or "auto")
+    name = corpus_name(command.corpus)
+    source = None if command.lm_from is None else open_compressor(command.lm_from)
+    kind = command.lm if source is None else source.lm_kind
+    folder = Path(command.out or f"data/compressor-{name}{'-paper' if kind == 'paper' else ''}")
+    lm = None if source is None else taken(source, command.device or "auto")
     result = fit(
         ((document.doc_id, document.raw) for document in Sampler(corpus, ReadOptions(field=command.field)).documents()),
         command.options(),

@@ -7,6 +7,7 @@ give the same compressor, however often the training was stopped; `paper` on a C
 
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -112,20 +113,40 @@ def fit(
         afresh: go on from none.
 
     Raises:
-        UserError: too little text, or a state of another training lies in the folder.
+        UserError: too little text, or the folder holds another training's state or is another fit's at this moment.
     """
     text, held_out = _split(documents, options.text_bytes)
     train.check_text(text)
+    if lm is not None:
+        return _finished(lm, text, held_out, options, folder=folder, name=name, provenance=provenance, report=report)
+    lm_options = options.lm
+    if isinstance(lm_options, PaperOptions):
+        lm_options = replace(lm_options, device=train.resolve_device(lm_options.device))
     state = None
-    if lm is None:
-        lm_options = options.lm
-        if isinstance(lm_options, PaperOptions):
-            lm_options = replace(lm_options, device=train.resolve_device(lm_options.device))
+    if resumable:
         describes = {"lm": lm_options.kind, **asdict(lm_options), "text": text_digest(text)}
-        state = State(folder=folder / TRAINING, describes=describes, afresh=afresh) if resumable else None
+        state = State(folder=folder / TRAINING, describes=describes, afresh=afresh)
+    with state.held() if state is not None else nullcontext():
         lm = trained(text, held_out, lm_options, state, report)
+        made = _finished(lm, text, held_out, options, folder=folder, name=name, provenance=provenance, report=report)
+        if state is not None:
+            state.remove()
+    return made
+
+
+def _finished(
+    lm: TrainedLM,
+    text: Text,
+    held_out: Text,
+    options: FitOptions,
+    *,
+    folder: Path,
+    name: str,
+    provenance: dict[str, Any],
+    report: Report,
+) -> Compressor:
     made = distilled(lm.model, text, held_out, options, report)
-    result = artefact.save(
+    return artefact.save(
         folder,
         name=name,
         lm=lm.model,
@@ -146,9 +167,6 @@ def fit(
         },
         seconds={"training": lm.seconds, **made.seconds},
     )
-    if state is not None:
-        state.remove()
-    return result
 
 
 def taken(compressor: Compressor, device: str) -> TrainedLM:
@@ -208,6 +226,7 @@ def trained(
             "text_sha256": text_digest(text),
             "torch": str(torch.__version__),
             "device": torch.cuda.get_device_name() if trainee.device == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
         },
         seconds=seconds,
     )
@@ -244,6 +263,8 @@ def _split(documents: Iterable[tuple[bytes, bytes]], limit: int) -> tuple[Text, 
     held_out: list[bytes] = []
     size = held = 0
     for doc_id, raw in documents:
+        if not raw:  # nothing could be scored on empty documents alone
+            continue
         if may_fit(doc_id):
             train.append(raw[: limit - size])
             size += len(train[-1])

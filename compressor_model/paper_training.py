@@ -100,7 +100,8 @@ def trainee(text: Text, held_out: Text, options: PaperOptions) -> Trainee:
 
     def held_out_bits() -> float:
         length = min(options.row, len(held_out.data))
-        starts = np.arange(0, len(held_out.data) - length + 1, length, dtype=np.int64)[:_HELD_OUT_ROWS]
+        count = min(len(held_out.data) // length, _HELD_OUT_ROWS)
+        starts: I64 = np.arange(count, dtype=np.int64) * (len(held_out.data) - length) // max(count - 1, 1)
         with torch.no_grad():
             nats = sum(float(loss_of(network, held_out, start[None], length, begin=False)) for start in starts)
         return nats / (len(starts) * length) / math.log(2)

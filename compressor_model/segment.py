@@ -59,10 +59,6 @@ class Segmenter(Protocol):
         """1 where a segment starts, at each document's first byte too, else 0: uint8 [n]; arguments as above."""
         ...
 
-    def with_threshold(self, threshold: int) -> "Segmenter":
-        """The same with another threshold, any integer: below 0 every byte is a segment."""
-        ...
-
 
 @dataclass(frozen=True, kw_only=True)
 class EntropyTable:
@@ -118,10 +114,6 @@ class TableSegmenter:
         values = self.entropies(data, offsets)
         return _marks(values, self.threshold, offsets, out=values.view(np.bool_))
 
-    def with_threshold(self, threshold: int) -> "TableSegmenter":
-        """See `Segmenter`."""
-        return TableSegmenter(self.table, threshold)
-
 
 @dataclass(frozen=True)
 class LMSegmenter:
@@ -145,10 +137,6 @@ class LMSegmenter:
         """See `Segmenter`."""
         values = self.entropies(data, offsets)
         return _marks(values, self.threshold, offsets, out=np.empty(len(values), np.bool_))
-
-    def with_threshold(self, threshold: int) -> "LMSegmenter":
-        """See `Segmenter`."""
-        return replace(self, threshold=threshold)
 
 
 def distil(values: U16, text: Text, mean_segment: float, context_bytes: int = 3) -> EntropyTable:

@@ -46,8 +46,8 @@ class SmallOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rows < 256 or self.rows & (self.rows - 1):
-            raise UserError(f"--rows {self.rows}: give a power of two, at least 256")
+        if not 256 <= self.rows <= 1 << 22 or self.rows & (self.rows - 1):
+            raise UserError(f"--rows {self.rows}: give a power of two from 256 to 4,194,304")
         if not 1 <= self.width <= MAX_WIDTH:
             raise UserError(f"--width {self.width}: give 1 to {MAX_WIDTH}; the sums of more units are not exact")
         check_common(self)
@@ -75,7 +75,7 @@ def trainee(text: Text, held_out: Text, options: SmallOptions) -> Trainee:
 
     Args:
         text: to train on, not empty.
-        held_out: not empty; the first 64 KiB are tried now and then, in floating point.
+        held_out: not empty; 64 Ki bytes spread over it are tried now and then, in floating point.
         options: see `SmallOptions`.
     """
     import torch
@@ -97,7 +97,8 @@ def trainee(text: Text, held_out: Text, options: SmallOptions) -> Trainee:
         return functional.cross_entropy(logits, torch.from_numpy(targets))
 
     def held_out_bits() -> float:
-        positions = np.arange(min(len(held_out.data), _HELD_OUT_POSITIONS), dtype=np.int64)
+        count = min(len(held_out.data), _HELD_OUT_POSITIONS)
+        positions = np.arange(count, dtype=np.int64) * len(held_out.data) // count
         rows = hash_rows(*contexts(held_out, positions), options.rows)
         with torch.no_grad():
             return float(loss_of(rows, held_out.data[positions].astype(np.int64))) / math.log(2)

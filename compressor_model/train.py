@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from compressor_model.progress import Report, TrainingProgress
 from compressor_model.text import Text
@@ -34,7 +35,10 @@ def check_text(text: Text) -> None:
         UserError: fewer than 64 KiB.
     """
     if len(text.data) < MIN_TEXT_BYTES:
-        raise UserError(f"byte LM: {len(text.data):,} bytes of training text; at least {MIN_TEXT_BYTES:,} are needed")
+        raise UserError(
+            f"byte LM: {len(text.data):,} bytes of training text; at least {MIN_TEXT_BYTES:,} are needed: give a "
+            "larger --corpus or --text-bytes"
+        )
 
 
 def cosine(step: int, steps: int, *, warm_up: int, last: float) -> float:
@@ -119,8 +123,8 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def resolve_device(wanted: str) -> str:
-    """What auto, cpu or cuda means here: cpu or cuda.
+def resolve_device(wanted: str, option: str = "--device") -> Literal["cpu", "cuda"]:
+    """What auto, cpu or cuda means here: cpu or cuda; `option` is what asked for it.
 
     Raises:
         UserError: cuda where there is none.
@@ -128,5 +132,5 @@ def resolve_device(wanted: str) -> str:
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no GPU is found here; give cpu, or leave it out")
+        raise UserError(f"{option} cuda: no GPU is found here; give cpu, or leave it out")
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"

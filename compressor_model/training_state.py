@@ -1,7 +1,11 @@
 """A training's state on disk: one file that is replaced whole, so that any kill leaves one to go on from."""
 
+import fcntl
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ class State:
     """Where a training's state is kept.
 
     Attributes:
-        folder: of its own; removed by `remove`.
+        folder: of its own; gone after `held` when nothing is in it.
         describes: what decides the weights: a state of anything else is refused.
         afresh: begin anew whatever lies there.
     """
@@ -33,12 +37,36 @@ class State:
         """The one file."""
         return self.folder / _STATE
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder and keep other trainings out of it; the lock ends with the process, however it ends.
+
+        Raises:
+            UserError: another one is there, or the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder, os.O_RDONLY)
+        except OSError as error:
+            raise UserError(f"--out {self.folder.parent}: cannot be written ({error.strerror}); give another") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise UserError(
+                f"{self.folder}: another fit is training there; wait for it, or give another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # unless there is a state to go on from
+                self.folder.rmdir()
+            os.close(descriptor)
+
     def remove(self) -> None:
         """Delete it, and what a kill in the middle of a save left."""
         for path in (self.file, self._temp):
             path.unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
 
     @property
     def _temp(self) -> Path:

@@ -184,8 +184,11 @@ class TransformerByteLM:
                 symbols[: len(part.first)] = text.data[np.clip(places - 1, 0, len(text.data) - 1)]
                 symbols[np.flatnonzero(part.fresh), 0] = BEGIN
                 inside = (np.arange(length) >= part.skip[:, None]) & (np.arange(length) < part.length[:, None])
-                with torch.inference_mode(), precision(self.device):
-                    logits = self._network(torch.from_numpy(symbols).to(self.device))
+                try:
+                    with torch.inference_mode(), precision(self.device):
+                        logits = self._network(torch.from_numpy(symbols).to(self.device))
+                except RuntimeError as error:  # out of memory, say: the machine's fault, and never the text's
+                    raise OSError(f"byte LM on {self.device}: {str(error).splitlines()[0]}") from error
                 kept = torch.from_numpy(inside).to(self.device)
                 yield places[inside], logits[: len(part.first)][kept].float()
 

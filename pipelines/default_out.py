@@ -15,22 +15,24 @@ _DEFAULT_FORM = ("codebook", "16", "table", "segment", "none")
 def default_out(corpus: str, proxy: str, form: Sequence[str] = ()) -> str:
     """data/<corpus>-<proxy>, and what of the form is not the default, as in data/text-neural-range-12b.
 
-    <corpus> is the last part of the path without its data suffix, every run of other characters than letters,
-    digits, dot and dash as one underscore.
-
     Args:
         corpus: as given to preprocess.
         proxy: its name.
         form: of the neural proxy: coder, bits, segmentation, windows, fuzz; empty or missing ones are the default.
     """
-    last = _SUFFIX.sub("", corpus.rstrip("/").rsplit("/", 1)[-1])
-    name = f"{re.sub(r'[^a-zA-Z0-9.-]+', '_', last).strip('._') or 'corpus'}-{proxy}"
+    name = f"{corpus_name(corpus)}-{proxy}"
     if proxy == "neural":
         padded = [*form, *[""] * (len(_DEFAULT_FORM) - len(form))]
         for value, default in zip(padded, _DEFAULT_FORM, strict=True):
             if value and value != default:
                 name += f"-{value}b" if value.isdigit() else f"-{value}"
     return f"data/{name}"
+
+
+def corpus_name(corpus: str) -> str:
+    """The last part of a path without its data suffix, what is no letter, digit, dot or dash as one underscore."""
+    last = _SUFFIX.sub("", corpus.rstrip("/").rsplit("/", 1)[-1])
+    return re.sub(r"[^a-zA-Z0-9.-]+", "_", last).strip("._") or "corpus"
 
 
 if __name__ == "__main__":

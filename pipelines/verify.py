@@ -160,7 +160,9 @@ def _check_proxy(folder: Folder, described: dict[str, Any], decode: bool, faults
         return None
     try:
         # Its fingerprint may differ: with another zlib, say, gzip gives other views, but decodes these.
-        return dataset_proxy(folder, described["proxy"]).uri
+        proxy = described["proxy"]
+        on_cpu = {**proxy["parameters"], "device": "cpu"}  # decoding runs no LM, wherever the views were made
+        return dataset_proxy(folder, {**proxy, "parameters": on_cpu}).uri
     except UserError as error:
         faults.append(f"{error}; views are not decoded (--no-decode leaves this out)")
         return None

@@ -2,6 +2,7 @@
 
 from compressor_model import fit
 from compressor_model.artefact import CARD, PRETRAINED, Compressor, open_compressor
+from compressor_model.train import MIN_TEXT_BYTES
 from pipelines.proxies import cache, neural
 from pipelines.proxies.cache import Report
 from pipelines.proxies.options import ProxyOptions
@@ -22,41 +23,42 @@ def choose_compressor(options: ProxyOptions, sampler: Sampler, report: Report) -
     if options.compressor not in ("auto", "pretrained"):
         return open_compressor(options.compressor)
     shipped = open_compressor(PRETRAINED)
-    if options.bits not in shipped.bits:
+    bits = options.bits
+    if options.coder == "range" and bits not in shipped.bits:
+        bits = shipped.bits[-1]  # it needs no codebook: this one is for the trial
+    if bits not in shipped.bits:
         if options.compressor == "pretrained":
             raise UserError(
-                f"BITS={options.bits} COMPRESSOR=pretrained: a compressor of {shipped.bits} bits is shipped; "
+                f"BITS={bits} COMPRESSOR=pretrained: a compressor of {shipped.bits} bits is shipped; "
                 "leave COMPRESSOR out to fit one to the corpus"
             )
     elif options.compressor == "pretrained":
         return shipped
     sample = sampler.first(SAMPLE_BYTES)
-    tried = shipped.bits[-1] if options.bits not in shipped.bits else options.bits
+    tried = bits if bits in shipped.bits else shipped.bits[-1]
     ratio = _ratio(shipped, tried, sample)
     recorded = shipped.score(tried)
     if not any(sample):
         return shipped
     found = f"codes this corpus at {ratio:.2f} bytes a symbol ({recorded:.2f} on the text it was made for)"
-    if options.bits in shipped.bits and ratio >= KEEP_SHARE * recorded:
+    if bits in shipped.bits and ratio >= KEEP_SHARE * recorded:
         report(f"compressor: the shipped one {found}")
         return shipped
-    if sum(map(len, sample)) < SAMPLE_BYTES:
-        if options.bits not in shipped.bits:
+    lacks = _lacks(sample, sampler)
+    if lacks:
+        if bits not in shipped.bits:
             raise UserError(
-                f"BITS={options.bits}: a compressor of {shipped.bits} bits is shipped, and this corpus is smaller than "
-                f"{SAMPLE_BYTES >> 20} MiB, too small to fit one; use one of those or COMPRESSOR=folder"
+                f"BITS={bits}: a compressor of {shipped.bits} bits is shipped, and this corpus {lacks}, too small to "
+                "fit one; use one of those or COMPRESSOR=folder"
             )
-        report(
-            f"compressor: the shipped one {found}; the corpus is smaller than {SAMPLE_BYTES >> 20} MiB, too small to "
-            "fit a better one"
-        )
+        report(f"compressor: the shipped one {found}; the corpus {lacks}, too small to fit a better one")
         return shipped
-    if options.bits not in shipped.bits:
+    if bits not in shipped.bits:
         found = f"is of {shipped.bits} bits"
     report(f"compressor: the shipped one {found}: fitting one to the corpus (minutes, once)")
-    fitted = fitted_compressor(options.bits, sampler, report)
-    fitted_ratio = _ratio(fitted, options.bits, sample)
-    if options.bits in shipped.bits and fitted_ratio <= ratio:
+    fitted = fitted_compressor(bits, sampler, report)
+    fitted_ratio = _ratio(fitted, bits, sample)
+    if bits in shipped.bits and fitted_ratio <= ratio:
         report(f"compressor: the fitted one codes it no better ({fitted_ratio:.2f}); the shipped one is used")
         return shipped
     report(f"compressor: the fitted one codes this corpus at {fitted_ratio:.2f} bytes a symbol")
@@ -80,6 +82,15 @@ def fitted_compressor(bits: int, sampler: Sampler, report: Report) -> Compressor
         report=report,
     )
     return open_compressor(cache.settle(temp, folder))
+
+
+def _lacks(sample: list[bytes], sampler: Sampler) -> str:
+    """In words, why nothing can be fitted to the corpus; empty if something can."""
+    if sum(map(len, sample)) < SAMPLE_BYTES:
+        return f"is smaller than {SAMPLE_BYTES >> 20} MiB"
+    if sum(map(len, sampler.training(MIN_TEXT_BYTES))) < MIN_TEXT_BYTES:  # one large document, held out
+        return f"has less than {MIN_TEXT_BYTES >> 10} KiB that is not held out"
+    return ""
 
 
 def _ratio(compressor: Compressor, bits: int, sample: list[bytes]) -> float:

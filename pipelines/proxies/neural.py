@@ -32,6 +32,12 @@ Segmentation = Literal["table", "lm"]
 Fuzz = Literal["none", "tail"]
 Device = Literal["cpu", "cuda"]
 
+UNITS: dict[Segmentation, int] = {"table": TableSegmenter.units, "lm": LMSegmenter.units}
+"""Steps of a threshold in a bit."""
+
+_CODED_SEGMENTS = 1 << 16
+"""Segments that are Python objects at a time: some 20 MB."""
+
 _PROBE = [b"", bytes(range(256)), b"    return self._value\n" * 100]
 """What an LM makes of this stands for it in the fingerprint."""
 
@@ -209,12 +215,17 @@ class RangeProxy(NeuralProxy):
         return self._coder.hits / max(self._coder.hits + self._coder.misses, 1)
 
     def encode_marked(self, data: U8, offsets: I64, marks: U8) -> EncodedBatch:
-        """See `NeuralProxy`; segments of all documents are coded together."""
+        """See `NeuralProxy`; segments of all documents are coded together, many at a time."""
         first = cut(marks.view(bool))
         lengths = np.diff(first, append=len(data))
-        symbols = self._coder.encode(slices(data.tobytes(), lengths))
-        counts = np.array([len(part) for part in symbols], np.int64)
-        ids = np.concatenate([*symbols, np.empty(0, np.uint32)]) + np.uint32(COMP_OFFSET)
+        coded, counts = [np.empty(0, np.uint32)], np.empty(len(first), np.int64)
+        for at in range(0, len(first), _CODED_SEGMENTS):
+            part = lengths[at : at + _CODED_SEGMENTS]
+            begin = int(first[at])
+            symbols = self._coder.encode(slices(data[begin : begin + int(part.sum())].tobytes(), part))
+            coded.append(np.concatenate(symbols))
+            counts[at : at + len(part)] = [len(one) for one in symbols]
+        ids = np.concatenate(coded) + np.uint32(COMP_OFFSET)
         spans = np.zeros(len(ids), np.uint16)
         spans[np.cumsum(counts) - counts] = lengths
         ends = np.searchsorted(first, offsets[1:])
@@ -254,10 +265,7 @@ def build(compressor: Compressor, parameters: Parameters) -> NeuralProxy:
 
 
 def _segmenter(compressor: Compressor, parameters: Parameters, lm: ByteLM | None) -> Segmenter:
-    segmenter: Segmenter
     if parameters.segmentation == "lm":
         assert lm is not None
-        segmenter = LMSegmenter(lm, compressor.lm_threshold)
-    else:
-        segmenter = TableSegmenter(compressor.segments())
-    return segmenter if parameters.threshold is None else segmenter.with_threshold(parameters.threshold)
+        return LMSegmenter(lm, compressor.lm_threshold if parameters.threshold is None else parameters.threshold)
+    return TableSegmenter(compressor.segments(), parameters.threshold)

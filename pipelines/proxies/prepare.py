@@ -14,6 +14,7 @@ from typing import Any
 
 from compressor_model.artefact import CARD as COMPRESSOR_CARD
 from compressor_model.artefact import Compressor
+from compressor_model.train import resolve_device
 from pipelines import proxies
 from pipelines.proxies import bpe, cache, neural, target_ratio
 from pipelines.proxies.cache import Report
@@ -124,25 +125,17 @@ def _parameters(options: ProxyOptions, compressor: Compressor, sampler: Sampler,
     """The neural proxy's parameters, with tau and the device decided."""
     parameters = neural.Parameters.of(options.form_fields())
     if compressor.lm_kind == "paper" and (parameters.coder == "range" or parameters.segmentation == "lm"):
-        parameters = replace(parameters, device=_device(options.lm_device))
-    if options.tau is None and options.target_ratio is None:
-        return neural.build(compressor, parameters).parameters
-    proxy = neural.build(compressor, parameters)
+        parameters = replace(parameters, device=resolve_device(options.lm_device, "--lm-device"))
     if options.tau is not None:
-        return replace(proxy.parameters, threshold=round(options.tau * proxy.segmenter.units))
-    assert options.target_ratio is not None
+        return replace(parameters, threshold=round(options.tau * neural.UNITS[parameters.segmentation]))
+    if options.target_ratio is None:  # no proxy is built for this: a large LM takes seconds
+        by_lm = parameters.segmentation == "lm"
+        return replace(parameters, threshold=compressor.lm_threshold if by_lm else compressor.segments().threshold)
+    proxy = neural.build(compressor, parameters)
     found = target_ratio.search(proxy, sampler.first(target_ratio.SAMPLE_BYTES[parameters.coder]), options.target_ratio)
     tau = found.threshold / proxy.segmenter.units
     report(f"tau: {tau:g} bits give {found.ratio:.3f} bytes a symbol on a sample of the corpus")
     return replace(proxy.parameters, threshold=found.threshold)
-
-
-def _device(wanted: str) -> neural.Device:
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("--lm-device cuda: no GPU is found here; give cpu, or leave it out")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _digests(files: dict[str, Path]) -> dict[str, str]:

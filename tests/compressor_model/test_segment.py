@@ -1,6 +1,7 @@
 """Entropy segmentation: the compiled tables against their definition, distillation, thresholds, the LM's own."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_table_entropies_are_their_definition(table: EntropyTable, documents: li
 def test_marks_are_first_bytes_and_entropies_above_the_threshold(
     table: EntropyTable, documents: list[bytes], threshold: int
 ) -> None:
-    segmenter: Segmenter = TableSegmenter(table).with_threshold(threshold)
+    segmenter: Segmenter = TableSegmenter(table, threshold)
     marks = segmenter.marks(*laid_out(documents))
     assert marks.dtype == np.uint8
     assert marks.tolist() == [
@@ -169,5 +170,5 @@ def test_lm_marks_follow_its_entropies(by_lm: LMSegmenter) -> None:
     expected[[0, len(SOURCE)]] = True
     assert np.array_equal(by_lm.marks(data, offsets), expected.astype(np.uint8))
     assert 0.05 < expected.mean() < 0.9
-    assert by_lm.with_threshold(-1).marks(data, offsets).all()
-    assert by_lm.with_threshold(1 << 16).marks(data, offsets).sum() == 2
+    assert replace(by_lm, threshold=-1).marks(data, offsets).all()
+    assert replace(by_lm, threshold=1 << 16).marks(data, offsets).sum() == 2
