@@ -46,8 +46,8 @@ class FitOptions:
     """
 
     bits: tuple[int, ...] = (12, 16)
-    mean_segment: float = 2.9
-    context_bytes: int = 3
+    mean_segment: float = 3.3
+    context_bytes: int = 2
     text_bytes: int = 32 << 20
     distil_bytes: int = 8 << 20
     lm: SmallOptions | PaperOptions = field(default_factory=SmallOptions)

@@ -139,7 +139,7 @@ class LMSegmenter:
         return _marks(values, self.threshold, offsets, out=np.empty(len(values), np.bool_))
 
 
-def distil(values: U16, text: Text, mean_segment: float, context_bytes: int = 3) -> EntropyTable:
+def distil(values: U16, text: Text, mean_segment: float, context_bytes: int) -> EntropyTable:
     """Average a byte LM's full-context entropies by context; set the threshold by the wanted segment length.
 
     Args:

@@ -75,10 +75,10 @@ def test_a_paper_compressor_reads_back_as_it_was(paper: Compressor, tmp_path: Pa
 
 
 def test_an_lm_is_taken_from_a_folder_and_distilled_anew(paper: Compressor, tmp_path: Path) -> None:
-    taken = run_fit(tmp_path, lm_from=paper, context_bytes=2, distil_bytes=50_000)
+    taken = run_fit(tmp_path, lm_from=paper, context_bytes=4, distil_bytes=50_000)
     assert taken.card["files"]["lm.safetensors"] == paper.card["files"]["lm.safetensors"]
     assert taken.card["files"]["codebook-12.npz"] == paper.card["files"]["codebook-12.npz"]
-    assert (len(taken.segments().tables), len(paper.segments().tables)) == (2, 3)
+    assert (len(taken.segments().tables), len(paper.segments().tables)) == (4, 2)
     lm = taken.card["lm"]
     assert lm["from"] == {"name": "t", "sha256": paper.card["files"]["lm.safetensors"]}
     assert {**lm, "from": None} == {**paper.card["lm"], "from": None}
@@ -89,7 +89,7 @@ def test_the_lm_threshold_gives_the_mean_segment(fitted: Compressor) -> None:
     entropies = fitted.lm().entropies(text)
     assert len(text.data) < FitOptions.distil_bytes  # what the threshold is set over
     for threshold, long_enough in ((fitted.lm_threshold, True), (fitted.lm_threshold - 1, False)):
-        assert (len(text.data) >= 2.9 * (entropies > threshold).sum()) is np.bool_(long_enough)
+        assert (len(text.data) >= 3.3 * (entropies > threshold).sum()) is np.bool_(long_enough)
 
 
 def test_the_card_says_where_it_comes_from(fitted: Compressor) -> None:

@@ -1,6 +1,7 @@
 """The shard format: the schema, version rules, byte ranges, and a shard of version 1 that stays readable."""
 
 import json
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -105,3 +106,11 @@ def test_foreign_parquet_is_refused() -> None:
 def test_truncated_file_is_refused(tail: bytes) -> None:
     with pytest.raises(UserError, match="truncated or damaged"):
         shard.footer_start(tail, 20, "x")
+
+
+if __name__ == "__main__":  # after the shipped compressor was made anew: python -m tests.schemas.test_shard
+    with tempfile.TemporaryDirectory() as folder:
+        path, made = make_shard(Path(folder))
+        GOLDEN_ROWS.write_text(json.dumps(made, indent=1) + "\n")
+        GOLDEN_SHARD.write_bytes(path.read_bytes())
+        (DATA / "shard-v1.name.json").write_text(json.dumps(path.name) + "\n")
