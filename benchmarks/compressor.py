@@ -395,20 +395,24 @@ def curves(options: Curves) -> None:
 
 
 def _print_curves(points: list[Point]) -> None:
-    for part, heading in (
-        ("table", "Where segments start (codebook of 16 bits from small, 2^14 rows)"),
-        ("codebook", "The codebook (table of 2 bytes from small, 2^14 rows, mean segment 3.3)"),
-    ):
-        print(f"\n### {heading}\n\n| from | bytes of context or bits | mean segment | bytes/symbol | 10 % deleted |")
-        print("|---|---|---|---|---|")
-        for point in points:
-            if point.part == part:
-                source = point.table if part == "table" else point.codebook
-                what = point.order if part == "table" else point.bits
-                print(
-                    f"| {source} | {what} | {point.mean_segment} | {point.bytes_per_symbol:.3f} | "
-                    f"{point.distance:.4f} ± {point.error:.4f} |"
-                )
+    names = list(dict.fromkeys(point.table for point in points if point.part == "table"))
+    lengths = (2.4, 2.7, 3.0, 3.3, 3.7)
+    print("\n### Where segments start: symbols changed by 10 % deletion at equal bytes a symbol (16 bits)\n")
+    print("| entropies by | from | " + " | ".join(f"{length}" for length in lengths) + " |")
+    print("|---|---|" + "---|" * len(lengths))
+    for order in ("2", "3", "4", "LM"):
+        for name in names:
+            found = [point for point in points if (point.part, point.order, point.table) == ("table", order, name)]
+            curve = sorted((point.bytes_per_symbol, point.distance) for point in found)
+            cells = (f"{np.interp(length, *zip(*curve, strict=True)):.3f}" for length in lengths)
+            print(f"| {f'{order} bytes' if order != 'LM' else 'the LM itself'} | {name} | {' | '.join(cells)} |")
+    sizes = sorted({point.bits for point in points if point.part == "codebook"})
+    print("\n### The codebook: bytes a symbol, symbols changed (table of 2 bytes, mean segment 3.3)\n")
+    print("| from | " + " | ".join(f"{bits} bits" for bits in sizes) + " |\n|---|" + "---|" * len(sizes))
+    for name in names:
+        row = [point for point in points if (point.part, point.codebook) == ("codebook", name)]
+        cells = (f"{point.bytes_per_symbol:.3f}, {point.distance:.3f}" for point in row)
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def _batches(documents: Sequence[bytes], limit: int) -> list[list[bytes]]:
