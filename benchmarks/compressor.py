@@ -3,18 +3,21 @@
     python -m benchmarks.compressor speed                       # minutes; one thread
     python -m benchmarks.compressor lm [--device cuda]          # a 40M model with drawn weights: speed, not quality
     python -m benchmarks.compressor rounding --compressor FOLDER    # of a `paper` LM: what another rounding changes
+    python -m benchmarks.compressor trigram                     # how predictable symbols are, by where segments start
     python -m benchmarks.compressor curves --work FOLDER        # an hour on two cores; trains five byte LMs, resumable
 
 Prints Markdown tables (for RESULTS.md) and the machine.
 """
 
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +105,21 @@ class Rounding:
 
 
 @dataclass(frozen=True)
+class Trigram:
+    """How well a trigram of symbols predicts held-out text: a cheap stand-in for how learnable they are.
+
+    Attributes:
+        corpus: as of preprocess.
+        bytes: of training text to count.
+        distil_bytes: of it, for the tables.
+    """
+
+    corpus: str = "stdlib"
+    bytes: int = 8 << 20
+    distil_bytes: int = 4 << 20
+
+
+@dataclass(frozen=True)
 class Curves:
     """Bytes a symbol and stability by the entropy table's order and LM, and by the codebook's size and LM.
 
@@ -118,10 +136,10 @@ class Curves:
     paper_steps: int = 700
 
 
-def main(options: Speed | LM | Rounding | Curves) -> None:
+def main(options: Speed | LM | Rounding | Trigram | Curves) -> None:
     """Run a part."""
     machine()
-    {Speed: speed, LM: lm, Rounding: rounding, Curves: curves}[type(options)](options)  # type: ignore[operator]
+    {Speed: speed, LM: lm, Rounding: rounding, Trigram: trigram, Curves: curves}[type(options)](options)  # type: ignore[operator]
 
 
 def speed(options: Speed) -> None:
@@ -279,6 +297,61 @@ class Pair(Proxy):
     def decode(self, ids: Any) -> bytes:
         """See `Proxy`."""
         return self._coder.decode(ids)
+
+
+def trigram(options: Trigram) -> None:
+    """Bits per raw byte of held-out documents, by interpolated Witten-Bell trigrams of symbols."""
+    sampler = Sampler(list_corpus(options.corpus), ReadOptions())
+    training = list(sampler.training(options.bytes))
+    held_out = [document.raw for document in sampler.documents() if not may_fit(document.doc_id)]
+    compressor = open_compressor(PRETRAINED)
+    model, book = compressor.lm(), compressor.codebook(16)
+    text = Text.of(training).first(options.distil_bytes)
+    entropies = model.entropies(text)
+    found: dict[str, Proxy] = {}
+    for order in (2, 3, 4):
+        table = segment.distil(entropies, text, 3.3, order)
+        values = segment.TableSegmenter(table).entropies(text.data, text.offsets)
+        for mean in (2.9, 3.3, 3.8):
+            segmenter = segment.TableSegmenter(table, segment.threshold_for(values, mean))
+            found[f"{order} bytes, mean segment {mean}"] = Pair(book, segmenter)
+    threshold = segment.threshold_for(entropies, 3.3)
+    found["the LM itself, mean segment 3.3"] = Pair(book, segment.LMSegmenter(model, threshold))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        path.write_bytes(bpe.train(iter(training), 32768))
+        found["BPE 32k"] = proxies.load(f"bpe:{path}")
+    print(f"\n## Trigrams of symbols ({sum(map(len, training)) / 1e6:.1f} MB counted)\n")
+    print("| segments start by | bytes/symbol | bits per raw byte |\n|---|---|---|")
+    for name, proxy in found.items():
+        ratio, bits = _trigram_bits(proxy, training, held_out)
+        print(f"| {name} | {ratio:.3f} | {bits:.3f} |", flush=True)
+
+
+def _trigram_bits(proxy: Proxy, training: list[bytes], held_out: list[bytes]) -> tuple[float, float]:
+    """Raw bytes a symbol, and bits a raw byte."""
+    counts: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
+    for view in views(proxy, training):
+        before, last = -1, -1
+        for symbol in view.ids:
+            for context in ((), (last,), (before, last)):
+                counts[context][symbol] += 1
+            before, last = last, symbol
+    totals = {context: (followers.total(), len(followers)) for context, followers in counts.items()}
+    bits, symbols = 0.0, 0
+    for view in views(proxy, held_out):
+        before, last = -1, -1
+        for symbol in view.ids:
+            p = 1 / proxy.vocabulary.size
+            for context in ((), (last,), (before, last)):
+                if context in totals:
+                    total, kinds = totals[context]
+                    p = (counts[context][symbol] + kinds * p) / (total + kinds)
+            bits -= math.log2(p)
+            before, last = last, symbol
+        symbols += len(view.ids)
+    raw = sum(map(len, held_out))
+    return raw / symbols, bits / raw
 
 
 @dataclass(frozen=True)
@@ -447,6 +520,7 @@ Command = (
     Annotated[Speed, tyro.conf.subcommand("speed")]
     | Annotated[LM, tyro.conf.subcommand("lm")]
     | Annotated[Rounding, tyro.conf.subcommand("rounding")]
+    | Annotated[Trigram, tyro.conf.subcommand("trigram")]
     | Annotated[Curves, tyro.conf.subcommand("curves")]
 )
 

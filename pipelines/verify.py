@@ -73,7 +73,7 @@ def run(options: VerifyOptions) -> None:
     seconds = time.monotonic() - start
     manifest = dataset.open_dataset(options.data).manifest
     totals = manifest.totals
-    decoded = options.decode and manifest.dataset["proxy"]["provable"] and totals.comp_symbols
+    decoded = options.decode and is_provable(manifest.dataset) and totals.comp_symbols
     sys.stdout.write(
         f"{options.data}: whole; {totals.rows:,} documents in {len(manifest.shards)} shards, "
         f"{totals.rejects:,} rejects, "
@@ -146,6 +146,12 @@ def _relative(url: str, error: UserError) -> str:
     return str(error).removeprefix(f"{url.rstrip('/')}/")
 
 
+def is_provable(described: dict[str, Any]) -> bool:
+    """Whether a dataset's views can be compared with their documents; earlier versions said only `lossless`."""
+    proxy = described["proxy"]
+    return bool(proxy.get("provable", proxy["lossless"]))
+
+
 def _check_proxy(folder: Folder, described: dict[str, Any], decode: bool, faults: list[str]) -> str | None:
     """Check the proxy's files; the proxy's URI if views can and shall be decoded."""
     before = len(faults)
@@ -155,14 +161,15 @@ def _check_proxy(folder: Folder, described: dict[str, Any], decode: bool, faults
                 faults.append(f"{PROXY_FOLDER}/{name}: differs from its SHA-256; views are not decoded")
         except FileNotFoundError:
             faults.append(f"{PROXY_FOLDER}/{name}: missing; views are not decoded")
-    can_decode = described["proxy"]["provable"] and described["proxy"]["vocabulary"]["comp_symbols"]
+    can_decode = is_provable(described) and described["proxy"]["vocabulary"]["comp_symbols"]
     if len(faults) > before or not can_decode or not decode:
         return None
     try:
         # Its fingerprint may differ: with another zlib, say, gzip gives other views, but decodes these.
         proxy = described["proxy"]
-        on_cpu = {**proxy["parameters"], "device": "cpu"}  # decoding runs no LM, wherever the views were made
-        return dataset_proxy(folder, {**proxy, "parameters": on_cpu}).uri
+        if "parameters" in proxy:  # decoding runs no LM, wherever the views were made
+            proxy = {**proxy, "parameters": {**proxy["parameters"], "device": "cpu"}}
+        return dataset_proxy(folder, proxy).uri
     except UserError as error:
         faults.append(f"{error}; views are not decoded (--no-decode leaves this out)")
         return None

@@ -81,7 +81,7 @@ def choose(
         same = before["request"] == options.request() and stored["corpus"]["digest"] == sampler.corpus.listing_digest
         with suppress(UserError):
             if same and _digests(files) == before["files"]:
-                return Chosen(dataset_proxy(out, before), options.request(), before["parameters"], files)
+                return Chosen(dataset_proxy(out, before), options.request(), before.get("parameters", {}), files)
     if options.proxy == "bpe":
         source = Path(options.tokenizer) if options.tokenizer else trained_tokenizer(options, sampler, report)
         return Chosen(proxies.load(f"bpe:{source}"), options.request(), {}, {TOKENIZER: source})
@@ -106,10 +106,15 @@ def dataset_proxy(out: Folder, described: dict[str, Any]) -> proxies.Proxy:
         described: "name" and "parameters" of the dataset's description.
 
     Raises:
-        UserError: its files are missing or damaged.
+        UserError: its files are missing or damaged, or an earlier version described it.
     """
     name = described["name"]
     place = out.locate(PROXY_FOLDER)
+    if name == "neural" and "parameters" not in described:
+        raise UserError(
+            f"{out.url}: made by an earlier version of this program, which did not say all of its proxy; make it anew "
+            "with ARGS=--overwrite"
+        )
     if name == "bpe":
         return proxies.load(f"bpe:{place}/{TOKENIZER}")
     if name == "neural":
