@@ -55,7 +55,7 @@ def choose_compressor(options: ProxyOptions, sampler: Sampler, report: Report) -
         return shipped
     if bits not in shipped.bits:
         found = f"is of {shipped.bits} bits"
-    report(f"compressor: the shipped one {found}: fitting one to the corpus (minutes, once)")
+    report(f"compressor: the shipped one {found}")
     fitted = fitted_compressor(bits, sampler, report)
     fitted_ratio = _ratio(fitted, bits, sample)
     if bits in shipped.bits and fitted_ratio <= ratio:
@@ -72,6 +72,7 @@ def fitted_compressor(bits: int, sampler: Sampler, report: Report) -> Compressor
     if (folder / CARD).exists():
         report(f"compressor: {folder} (fitted before to this corpus)")
         return open_compressor(folder)
+    report("compressor: fitting one to the corpus (minutes, once)")
     temp = cache.beside(folder, report)
     fit.fit(
         ((document.doc_id, document.raw) for document in sampler.documents()),
