@@ -32,10 +32,11 @@ from compressor_model import codebook, encoder, fit, segment, transformer
 from compressor_model.artefact import PRETRAINED, open_compressor
 from compressor_model.model import ByteLM
 from compressor_model.paper_training import PaperOptions
+from compressor_model.sizes import Sizes
 from compressor_model.small_training import SmallOptions
 from compressor_model.text import Text
 from compressor_model.training_state import text_digest
-from compressor_model.transformer import PASS_TOKENS, Sizes, TransformerByteLM
+from compressor_model.transformer import PASS_TOKENS, TransformerByteLM
 from pipelines import proxies
 from pipelines.corpus import list_corpus
 from pipelines.measure import sample

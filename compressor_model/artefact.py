@@ -26,8 +26,9 @@ import numpy.typing as npt
 
 from compressor_model.codebook import Codebook
 from compressor_model.segment import EntropyTable
+from compressor_model.sizes import Sizes
 from compressor_model.small import SmallByteLM
-from compressor_model.transformer import Sizes, TransformerByteLM
+from compressor_model.transformer import TransformerByteLM
 from schemas.errors import FormatVersionError, UserError
 
 PRETRAINED = Path(__file__).parent / "pretrained" / "stdlib"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compressor_model.transformer import SYMBOLS, Sizes
+from compressor_model.sizes import SYMBOLS, Sizes
 
 ROPE_BASE = 10_000.0
 

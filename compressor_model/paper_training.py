@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from compressor_model.model import F32, I64
+from compressor_model.sizes import BEGIN, Sizes
 from compressor_model.small_training import check_common
 from compressor_model.text import Text
 from compressor_model.train import cosine, resolve_device
 from compressor_model.trainee import Trainee
-from compressor_model.transformer import BEGIN, Sizes, precision
+from compressor_model.transformer import precision
 from schemas.errors import UserError
 
 SHORT_ROW = 32

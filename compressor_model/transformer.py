@@ -18,13 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor_model.model import ENTROPY_UNITS, F32, I64, U16, U32, softmax_frequencies
+from compressor_model.sizes import BEGIN, Sizes
 from compressor_model.text import Text
-from schemas.errors import UserError
-
-BEGIN = 256
-"""The symbol before a document's first byte."""
-
-SYMBOLS = 257
 
 SHORTEST_ROW = 4
 """Rows are padded to this length at least: segments and codebook strings are often as short."""
@@ -34,38 +29,6 @@ PASS_TOKENS = {"cpu": 1 << 11, "cuda": 1 << 16}
 
 LOGIT_NATS = 1 << 20
 """Logits are rounded to 2^-12 nat, as a fraction of 2^32, before they are made frequencies."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Sizes of the network.
-
-    Attributes:
-        layers: Transformer layers.
-        width: of the stream.
-        heads: of attention; width / heads is even.
-        hidden: units of SwiGLU.
-        row: longest row in bytes, a power of two.
-        context: bytes that a later row of a document sees before its first new one.
-    """
-
-    layers: int = 12
-    width: int = 512
-    heads: int = 8
-    hidden: int = 1472
-    row: int = 2048
-    context: int = 256
-
-    def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "hidden"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: give at least 1")
-        if self.width % (2 * self.heads):
-            raise UserError(f"--width {self.width}: give a multiple of 2 x --heads ({2 * self.heads})")
-        if not 64 <= self.row <= 1 << 14 or self.row & (self.row - 1):
-            raise UserError(f"--row {self.row}: give a power of two from 64 to 16,384")
-        if not 1 <= self.context <= self.row // 2:
-            raise UserError(f"--context {self.context}: give 1 to half of --row ({self.row // 2})")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def test_a_worker_of_the_codebook_needs_no_torch() -> None:
         "progress",
         "range_coder",
         "segment",
+        "sizes",
         "small",
         "small_training",
         "text",

@@ -20,9 +20,10 @@ from compressor_model.fit import TRAINING, FitOptions, fit
 from compressor_model.model import bits_per_byte
 from compressor_model.network import ByteTransformer
 from compressor_model.paper_training import SHORT_ROW, PaperOptions, loss_of, rows_at
+from compressor_model.sizes import BEGIN
 from compressor_model.small_training import SmallOptions
 from compressor_model.text import Text
-from compressor_model.transformer import BEGIN, TransformerByteLM
+from compressor_model.transformer import TransformerByteLM
 from schemas.draws import document_id
 from schemas.errors import UserError
 

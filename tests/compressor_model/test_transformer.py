@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from compressor_model.model import F32, FREQUENCY_TOTAL
 from compressor_model.network import ByteTransformer
+from compressor_model.sizes import BEGIN, Sizes
 from compressor_model.text import Text
-from compressor_model.transformer import BEGIN, Rows, Sizes, TransformerByteLM
+from compressor_model.transformer import Rows, TransformerByteLM
 from schemas.errors import UserError
 
 SIZES = Sizes(layers=2, width=64, heads=2, hidden=176, row=256, context=32)
