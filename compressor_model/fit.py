@@ -225,11 +225,18 @@ def trained(
             "text_bytes": len(text.data),
             "text_sha256": text_digest(text),
             "torch": str(torch.__version__),
-            "device": torch.cuda.get_device_name() if trainee.device == "cuda" else "cpu",
+            "device": _device_name(trainee.device),
             "threads": torch.get_num_threads(),
         },
         seconds=seconds,
     )
+
+
+def _device_name(device: str) -> str:
+    """What decides how training rounds, besides torch's build and the number of threads."""
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def distilled(model: ByteLM, text: Text, held_out: Text, options: FitOptions, report: Report) -> Distilled:

@@ -95,7 +95,7 @@ def test_the_lm_threshold_gives_the_mean_segment(fitted: Compressor) -> None:
 def test_the_card_says_where_it_comes_from(fitted: Compressor) -> None:
     card = json.loads((fitted.folder / CARD).read_text())
     assert (card["version"], card["licence"]) == (1, "Apache-2.0")
-    assert (card["lm"]["kind"], card["lm"]["options"]["steps"], card["lm"]["device"]) == ("small", 40, "cpu")
+    assert (card["lm"]["kind"], card["lm"]["options"]["steps"], card["lm"]["device"][:3]) == ("small", 40, "cpu")
     assert set(json.loads((fitted.folder / "seconds.json").read_text())) == {"training", "distilling", "codebooks"}
     held_out = [document for document in DOCUMENTS if not may_fit(document_id(document))]
     assert card["held_out_bytes"] == sum(map(len, held_out)) or not held_out
