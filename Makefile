@@ -114,6 +114,7 @@ test-slow: $(STAMP)  ## all tests, the long ones too
 
 bench: $(STAMP)  ## the figures of benchmarks/RESULTS.md
 	@$(PY) -m benchmarks.preprocess $(ARGS)
+	@$(PY) -m benchmarks.compressor speed
 	@$(PY) -m benchmarks.loader
 	@$(PY) -m benchmarks.trainer --data data/stdlib-neural
 
