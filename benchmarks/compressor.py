@@ -12,13 +12,11 @@ Prints Markdown tables (for RESULTS.md) and the machine.
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,14 +25,14 @@ from unittest import mock
 import numpy as np
 import tyro
 
-from benchmarks.preprocess import bare_batch, machine, utf8
+from benchmarks.preprocess import bare_batch, machine, timed, utf8
 from compressor_model import codebook, encoder, fit, segment, transformer
 from compressor_model.artefact import PRETRAINED, open_compressor
 from compressor_model.model import ByteLM
 from compressor_model.paper_training import PaperOptions
 from compressor_model.sizes import Sizes
 from compressor_model.small_training import SmallOptions
-from compressor_model.text import Text
+from compressor_model.text import Text, batches
 from compressor_model.training_state import text_digest
 from compressor_model.transformer import PASS_TOKENS, TransformerByteLM
 from pipelines import proxies
@@ -148,12 +146,12 @@ def speed(options: Speed) -> None:
     sampler = Sampler(list_corpus(options.corpus), ReadOptions())
     documents = sampler.first(options.bytes)
     size = sum(map(len, documents)) / 1e6
-    batches = list(_batches(documents, 1 << 20))
+    parts = list(batches(documents, 1 << 20))
     texts = [text for text in map(utf8, documents) if text is not None]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         path.write_bytes(bpe.train(sampler.training(16 << 20), 32768))
-        bare = size / _seconds(lambda: bare_batch(path, texts), 3)
+        bare = size / timed(lambda: bare_batch(path, texts), 3)
     print(f"\n## Encoders (one thread, {size:.1f} MB of {options.corpus} in batches of 1 MB)\n")
     print("| encoder | MB/s | of bare `encode_batch` | bytes/symbol |\n|---|---|---|---|")
     print(f"| bare `encode_batch` of a 32k tokenizer | {bare:.1f} | 1.0 | |")
@@ -172,10 +170,10 @@ def speed(options: Speed) -> None:
         slow = "lm" in query or "range" in query
 
         def encode(proxy: Proxy = proxy) -> int:
-            found = [proxy.encode_batch(batch) for batch in batches]
+            found = [proxy.encode_batch(batch) for batch in parts]
             return sum(len(view.ids) for view in found if view is not None)
 
-        seconds = _seconds(encode, 1 if slow else ROUNDS)
+        seconds = timed(encode, 2 if slow else ROUNDS)
         rate = size / seconds
         print(f"| {name} | {rate:.1f} | {rate / bare:.1f} | {size * 1e6 / encode():.3f} |", flush=True)
     program = (
@@ -189,7 +187,7 @@ def speed(options: Speed) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(parts):
             paths.append(Path(folder) / str(number))
             paths[-1].write_bytes(b"".join(batch))
         command = [sys.executable, "-c", program, *map(str, paths)]
@@ -233,8 +231,8 @@ def lm(options: LM) -> None:
         segmenter.marks(data, offsets)
         wait()
 
-    bare_rate = max(1, count // tokens) * tokens / _seconds(bare, 3)
-    rate = count / _seconds(segmented, 3)
+    bare_rate = max(1, count // tokens) * tokens / timed(bare, 3)
+    rate = count / timed(segmented, 3)
     flops = 2 * parameters
     print(
         f"\n## `lm` segmentation ({parameters / 1e6:.1f}M parameters, {options.device}, passes of {tokens:,} bytes)\n"
@@ -487,29 +485,6 @@ def _print_curves(points: list[Point]) -> None:
         row = [point for point in points if (point.part, point.codebook) == ("codebook", name)]
         cells = (f"{point.bytes_per_symbol:.3f}, {point.distance:.3f}" for point in row)
         print(f"| {name} | {' | '.join(cells)} |")
-
-
-def _batches(documents: Sequence[bytes], limit: int) -> list[list[bytes]]:
-    batches: list[list[bytes]] = [[]]
-    size = 0
-    for document in documents:
-        if size >= limit:
-            batches.append([])
-            size = 0
-        batches[-1].append(document)
-        size += len(document)
-    return batches
-
-
-def _seconds(call: Callable[[], object], rounds: int) -> float:
-    """Median seconds of a call after one that warms up."""
-    call()
-    found = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
 
 
 def _say(line: str) -> None:

@@ -117,56 +117,41 @@ def fit(
     """
     text, held_out = _split(documents, options.text_bytes)
     train.check_text(text)
-    if lm is not None:
-        return _finished(lm, text, held_out, options, folder=folder, name=name, provenance=provenance, report=report)
     lm_options = options.lm
     if isinstance(lm_options, PaperOptions):
         lm_options = replace(lm_options, device=train.resolve_device(lm_options.device))
     state = None
-    if resumable:
+    if lm is None and resumable:
         describes = {"lm": lm_options.kind, **asdict(lm_options), "text": text_digest(text)}
         state = State(folder=folder / TRAINING, describes=describes, afresh=afresh)
     with state.held() if state is not None else nullcontext():
-        lm = trained(text, held_out, lm_options, state, report)
-        made = _finished(lm, text, held_out, options, folder=folder, name=name, provenance=provenance, report=report)
+        if lm is None:
+            lm = trained(text, held_out, lm_options, state, report)
+        made = distilled(lm.model, text, held_out, options, report)
+        compressor = artefact.save(
+            folder,
+            name=name,
+            lm=lm.model,
+            lm_provenance=lm.provenance,
+            lm_threshold=made.lm_threshold,
+            segments=made.table,
+            codebooks=made.codebooks,
+            scores=made.scores,
+            provenance={
+                **provenance,
+                "options": {
+                    "mean_segment": options.mean_segment,
+                    "context_bytes": options.context_bytes,
+                    "text_bytes": len(text.data),
+                    "distil_bytes": min(options.distil_bytes, len(text.data)),
+                },
+                "held_out_bytes": len(held_out.data),
+            },
+            seconds={"training": lm.seconds, **made.seconds},
+        )
         if state is not None:
             state.remove()
-    return made
-
-
-def _finished(
-    lm: TrainedLM,
-    text: Text,
-    held_out: Text,
-    options: FitOptions,
-    *,
-    folder: Path,
-    name: str,
-    provenance: dict[str, Any],
-    report: Report,
-) -> Compressor:
-    made = distilled(lm.model, text, held_out, options, report)
-    return artefact.save(
-        folder,
-        name=name,
-        lm=lm.model,
-        lm_provenance=lm.provenance,
-        lm_threshold=made.lm_threshold,
-        segments=made.table,
-        codebooks=made.codebooks,
-        scores=made.scores,
-        provenance={
-            **provenance,
-            "options": {
-                "mean_segment": options.mean_segment,
-                "context_bytes": options.context_bytes,
-                "text_bytes": len(text.data),
-                "distil_bytes": min(options.distil_bytes, len(text.data)),
-            },
-            "held_out_bytes": len(held_out.data),
-        },
-        seconds={"training": lm.seconds, **made.seconds},
-    )
+    return compressor
 
 
 def taken(compressor: Compressor, device: str) -> TrainedLM:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor_model.model import FREQUENCY_TOTAL, U32, ByteLM, information
-from compressor_model.text import I64, U8, Text
+from compressor_model.text import I64, U8, Text, batches
 
 MAX_SEGMENT = 4096
 """A segment ends after this many bytes at the latest."""
@@ -60,7 +60,8 @@ class RangeCoder:
         self.misses += len(new)
         if not new:
             return [cache[segment] for segment in segments]
-        coded = dict(zip(new, self._code(new), strict=True))
+        symbols = (one for batch in batches(new, _BATCH_BYTES) for one in self._code_batch(batch))
+        coded = dict(zip(new, symbols, strict=True))
         result = [cache[segment] if segment in cache else coded[segment] for segment in segments]
         cache.update(coded)
         while len(cache) > CACHE_ENTRIES:
@@ -71,18 +72,6 @@ class RangeCoder:
         """Empty the cache and its counters."""
         self._cache.clear()
         self.hits = self.misses = 0
-
-    def _code(self, segments: list[bytes]) -> list[U32]:
-        result: list[U32] = []
-        batch: list[bytes] = []
-        size = 0
-        for segment in segments:
-            batch.append(segment)
-            size += len(segment)
-            if size >= _BATCH_BYTES:
-                result += self._code_batch(batch)
-                batch, size = [], 0
-        return result + (self._code_batch(batch) if batch else [])
 
     def _code_batch(self, segments: list[bytes]) -> list[U32]:
         text = Text.of(segments)

@@ -112,7 +112,7 @@ class TableSegmenter:
     def marks(self, data: U8, offsets: I64) -> U8:
         """See `Segmenter`; one byte of memory per byte."""
         values = self.entropies(data, offsets)
-        return _marks(values, self.threshold, offsets, out=values.view(np.bool_))
+        return marks_above(values, self.threshold, offsets, out=values.view(np.bool_))
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,7 @@ class LMSegmenter:
 
     def marks(self, data: U8, offsets: I64) -> U8:
         """See `Segmenter`."""
-        values = self.entropies(data, offsets)
-        return _marks(values, self.threshold, offsets, out=np.empty(len(values), np.bool_))
+        return marks_above(self.entropies(data, offsets), self.threshold, offsets)
 
 
 def distil(values: U16, text: Text, mean_segment: float, context_bytes: int) -> EntropyTable:
@@ -179,10 +178,11 @@ def threshold_for(values: U8 | U16, mean_segment: float) -> int:
     return int(np.flatnonzero(above * mean_segment <= len(values))[0])
 
 
-def _marks(values: U8 | U16, threshold: int, offsets: I64, out: npt.NDArray[np.bool_]) -> U8:
-    np.greater(values, threshold, out=out)
-    out[offsets[:-1][np.diff(offsets) > 0]] = True
-    return out.view(np.uint8)
+def marks_above(values: U8 | U16, threshold: int, offsets: I64, out: npt.NDArray[np.bool_] | None = None) -> U8:
+    """`Segmenter.marks` of entropies that are known, uint8 [n]; `out`, bool [n], may be memory of theirs."""
+    marks: npt.NDArray[np.bool_] = np.greater(values, threshold, out=out)
+    marks[offsets[:-1][np.diff(offsets) > 0]] = True
+    return marks.view(np.uint8)
 
 
 def _text(data: U8, offsets: I64) -> Text:

@@ -1,6 +1,6 @@
 """Documents laid end to end: the text of training, of scores, and of what the coders ask a byte LM."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,20 @@ import numpy.typing as npt
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
+
+
+def batches(documents: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """Consecutive documents, a batch ending with the one that makes it `size` bytes or more; none is empty."""
+    batch: list[bytes] = []
+    held = 0
+    for document in documents:
+        batch.append(document)
+        held += len(document)
+        if held >= size:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)

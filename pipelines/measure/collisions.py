@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from compressor_model.text import batches
 from pipelines.measure.bootstrap import rounded
 from pipelines.measure.results import Collisions, Count, Example, FuzzinessOf
 from pipelines.proxies import EncodedBatch, Proxy
@@ -45,7 +46,7 @@ def fuzziness_of(name: str, proxy: Proxy, documents: Sequence[bytes]) -> Fuzzine
     """Encode documents and count collisions; None for a proxy whose symbols cover no definite bytes."""
     uses: Uses = Counter()
     symbols = dropped = 0
-    for batch in _batches(documents):
+    for batch in batches(documents, BATCH_BYTES):
         encoded = proxy.encode_batch(batch)
         if encoded is None or encoded.spans is None:
             return None
@@ -135,18 +136,6 @@ def collisions(uses: Uses) -> Collisions:
         "differences": differences,
         "examples": [_example(*one) for one in sorted(found)[:EXAMPLES]],
     }
-
-
-def _batches(documents: Sequence[bytes]) -> list[list[bytes]]:
-    batches: list[list[bytes]] = [[]]
-    size = 0
-    for document in documents:
-        if size >= BATCH_BYTES:
-            batches.append([])
-            size = 0
-        batches[-1].append(document)
-        size += len(document)
-    return batches
 
 
 def _nothing() -> Count:

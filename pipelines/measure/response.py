@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compressor_model.text import batches
 from pipelines.measure.bootstrap import F64, Bootstrap, rounded
 from pipelines.measure.edits import KINDS, Kind, edit, edit_once, to_bytes
 from pipelines.measure.results import Part, Resynchronisation, Spread, StabilityOf
@@ -106,27 +107,16 @@ def measure(name: str, proxy: Proxy, edited: Edited, rates: Sequence[float], see
 
 def views(proxy: Proxy, texts: Sequence[bytes]) -> list[View]:
     """The view of each text; without a comp view, its bytes."""
-    found: list[View] = []
-    batch: list[bytes] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= _BATCH_BYTES:
-            found += _views(proxy, batch)
-            batch, size = [], 0
-    return found + _views(proxy, batch) if batch else found
+    return [view for batch in batches(texts, _BATCH_BYTES) for view in _views(proxy, batch)]
 
 
 def _views(proxy: Proxy, texts: list[bytes]) -> list[View]:
     encoded = proxy.encode_batch(texts)
     if encoded is None:
         return [View(list(text), np.ones(len(text), np.int64)) for text in texts]
-    ids = [part.tolist() for part in encoded.split()]
-    if encoded.spans is None:
-        return [View(part, None) for part in ids]
-    spans = np.split(encoded.spans.astype(np.int64), np.cumsum(encoded.counts)[:-1])
-    return [View(part, covered) for part, covered in zip(ids, spans, strict=True)]
+    return [
+        View(view.ids.tolist(), None if view.spans is None else view.spans.astype(np.int64)) for view in encoded.views()
+    ]
 
 
 def entropy(counts: Sequence[int]) -> float:

@@ -60,9 +60,14 @@ class EncodedBatch:
             dropped_bytes=sum(document.dropped_bytes for document in documents),
         )
 
-    def split(self) -> list[U32]:
-        """The ids of each document."""
-        return np.split(self.ids, np.cumsum(self.counts)[:-1]) if len(self.counts) else []
+    def views(self) -> list[Encoded]:
+        """Ids and spans of each document; what was escaped or dropped is known of the batch only."""
+        if not len(self.counts):
+            return []
+        bounds = np.cumsum(self.counts)[:-1]
+        ids = np.split(self.ids, bounds)
+        spans = [None] * len(ids) if self.spans is None else np.split(self.spans, bounds)
+        return [Encoded(*view) for view in zip(ids, spans, strict=True)]
 
 
 class Proxy(ABC):
@@ -102,7 +107,7 @@ class Proxy(ABC):
 
     def decode_batch(self, batch: EncodedBatch) -> list[bytes]:
         """As `decode` of each document."""
-        return [self.decode(ids) for ids in batch.split()]
+        return [self.decode(view.ids) for view in batch.views()]
 
     def mismatches(self, raws: Sequence[bytes], batch: EncodedBatch) -> npt.NDArray[np.bool_]:
         """Which views do not stand for their documents, bool [len(raws)]: here, those that decode to other bytes.

@@ -38,6 +38,8 @@ UNITS: dict[Segmentation, int] = {"table": TableSegmenter.units, "lm": LMSegment
 _CODED_SEGMENTS = 1 << 16
 """Segments that are Python objects at a time: some 20 MB."""
 
+_VERSION = 2  # of what the coders make of the same files and parameters
+
 _PROBE = [b"", bytes(range(256)), b"    return self._value\n" * 100]
 """What an LM makes of this stands for it in the fingerprint."""
 
@@ -110,7 +112,7 @@ class NeuralProxy(Proxy):
 
     name = "neural"
 
-    def __init__(self, compressor: Compressor, parameters: Parameters, lm: ByteLM | None, version: int) -> None:
+    def __init__(self, compressor: Compressor, parameters: Parameters, lm: ByteLM | None) -> None:
         self.segmenter = _segmenter(compressor, parameters, lm)
         self.parameters = replace(parameters, threshold=self.segmenter.threshold)
         self.vocabulary = Vocabulary(proxy="neural", comp_symbols=1 << parameters.bits)
@@ -120,7 +122,7 @@ class NeuralProxy(Proxy):
             del decides["device"]
         else:  # a large LM rounds as its device does; the range coder's words are constriction's
             decides["probe"] = self._probe(lm)
-        self.fingerprint = digest_of({"proxy": "neural", "version": version, **decides})
+        self.fingerprint = digest_of({"proxy": "neural", "version": _VERSION, **decides})
 
     def encode(self, raw: bytes) -> Encoded:
         """The comp view; spans are the bytes of each window."""
@@ -147,7 +149,7 @@ class CodebookProxy(NeuralProxy):
     def __init__(self, compressor: Compressor, parameters: Parameters) -> None:
         book = compressor.codebook(parameters.bits)
         lm = compressor.lm(parameters.device) if parameters.segmentation == "lm" else None
-        super().__init__(compressor, parameters, lm, version=2)
+        super().__init__(compressor, parameters, lm)
         self.lossless = parameters.fuzz == "none"
         self._coder = encoder.coder(book, parameters.windows, fuzz=not self.lossless)
 
@@ -206,7 +208,7 @@ class RangeProxy(NeuralProxy):
     def __init__(self, compressor: Compressor, parameters: Parameters) -> None:
         lm = compressor.lm(parameters.device)
         self._coder = RangeCoder(lm, parameters.bits)
-        super().__init__(compressor, parameters, lm, version=2)
+        super().__init__(compressor, parameters, lm)
         self._coder.forget()
 
     @property

@@ -89,10 +89,12 @@ def choose(
         compressor = choose_compressor(options, sampler, report)
         parameters = _parameters(options, compressor, sampler, report)
         needed = compressor.files_for(parameters.coder, parameters.bits, parameters.segmentation)
+        proxy = proxies.load(_uri("neural", str(compressor.folder), parameters.query()))
+        assert isinstance(proxy, neural.NeuralProxy)
         return Chosen(
-            proxies.load(_uri("neural", str(compressor.folder), parameters.query())),
+            proxy,
             options.request(),
-            parameters.query(),
+            proxy.parameters.query(),
             {name: compressor.folder / name for name in [*needed, COMPRESSOR_CARD]},
         )
     return Chosen(proxies.load(f"{options.proxy}:"), options.request(), {}, {})
@@ -127,15 +129,14 @@ def _uri(scheme: str, path: str, parameters: dict[str, str]) -> str:
 
 
 def _parameters(options: ProxyOptions, compressor: Compressor, sampler: Sampler, report: Report) -> neural.Parameters:
-    """The neural proxy's parameters, with tau and the device decided."""
+    """The neural proxy's parameters, with the device decided, and tau if it is not to be the compressor's."""
     parameters = neural.Parameters.of(options.form_fields())
     if compressor.lm_kind == "paper" and (parameters.coder == "range" or parameters.segmentation == "lm"):
         parameters = replace(parameters, device=resolve_device(options.lm_device, "--lm-device"))
     if options.tau is not None:
         return replace(parameters, threshold=round(options.tau * neural.UNITS[parameters.segmentation]))
-    if options.target_ratio is None:  # no proxy is built for this: a large LM takes seconds
-        by_lm = parameters.segmentation == "lm"
-        return replace(parameters, threshold=compressor.lm_threshold if by_lm else compressor.segments().threshold)
+    if options.target_ratio is None:
+        return parameters
     proxy = neural.build(compressor, parameters)
     found = target_ratio.search(proxy, sampler.first(target_ratio.SAMPLE_BYTES[parameters.coder]), options.target_ratio)
     tau = found.threshold / proxy.segmenter.units

@@ -7,9 +7,7 @@ packed windows this is not so: with a mark before every byte or with none they a
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from pipelines.proxies.base import I64, U8
+from compressor_model.segment import marks_above
 from pipelines.proxies.neural import NeuralProxy, joined
 from schemas.errors import UserError
 
@@ -40,8 +38,12 @@ def search(proxy: NeuralProxy, sample: Sequence[bytes], target: float) -> Found:
     if not len(data):
         raise UserError("--target-ratio: the corpus has no text to try it on")
     entropies = proxy.segmenter.entropies(data, offsets)
+
+    def ratio(threshold: int) -> float:
+        return len(data) / len(proxy.encode_marked(data, offsets, marks_above(entropies, threshold, offsets)).ids)
+
     never = int(entropies.max())
-    reached = {never: _ratio(proxy, data, offsets, entropies > never)}
+    reached = {never: ratio(never)}
     if reached[never] < target:
         form = proxy.parameters
         raise UserError(
@@ -52,12 +54,6 @@ def search(proxy: NeuralProxy, sample: Sequence[bytes], target: float) -> Found:
     low, high = -1, never  # -1 cuts before every byte: one byte a symbol
     while high - low > 1:
         middle = (low + high) // 2
-        reached[middle] = _ratio(proxy, data, offsets, entropies > middle)
+        reached[middle] = ratio(middle)
         low, high = (low, middle) if reached[middle] >= target else (middle, high)
     return Found(high, reached[high])
-
-
-def _ratio(proxy: NeuralProxy, data: U8, offsets: I64, above: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> float:
-    marks = above.astype(np.uint8)
-    marks[offsets[:-1][np.diff(offsets) > 0]] = 1
-    return len(data) / len(proxy.encode_marked(data, offsets, marks).ids)
