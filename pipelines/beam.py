@@ -1,18 +1,17 @@
-"""The Beam graph: Create(units) | Reshuffle | Map(encode_shard) | GroupBy. Elements are units and outcomes only.
+"""The Beam graph: Create(units) | Reshuffle | ParDo(work) | GroupBy. Elements are units and outcomes only.
 
 Documents never cross a Beam edge; results are on storage when an element arrives, so the graph needs nothing
 that any runner lacks (no writes, tags, states or side inputs).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.job import Job
 from pipelines.local_pool import LocalPool
 from pipelines.plan import Unit
-from pipelines.shard import Outcome, encode_shard
+from pipelines.shard import Outcome
 
 RUNNERS = {
     "direct": "apache_beam.runners.portability.fn_api_runner.FnApiRunner",
@@ -30,11 +29,18 @@ _pools: dict[int, LocalPool] = {}
 """Pools of this process by id: the local runner pickles what it runs, and a pool cannot be pickled."""
 
 
-def run(job: Job, units: list[Unit], runner: str, options: Iterable[str], pool: LocalPool | None, workers: int) -> None:
+def run(
+    work: Callable[[Unit], Outcome],
+    units: list[Unit],
+    runner: str,
+    options: Iterable[str],
+    pool: LocalPool | None,
+    workers: int,
+) -> None:
     """Run the units on a runner and wait.
 
     Args:
-        job: for every unit.
+        work: for every unit; picklable.
         units: to do.
         runner: a key of RUNNERS.
         options: Beam's own options for it.
@@ -49,7 +55,7 @@ def run(job: Job, units: list[Unit], runner: str, options: Iterable[str], pool: 
         arguments.append(f"--dask_npartitions={len(units)}")
     pipeline = beam.Pipeline(options=PipelineOptions(arguments, save_main_session=False))
     temporary_folders.append(pipeline.local_tempdir)
-    build(pipeline, job, units, None if pool is None else id(pool))
+    build(pipeline, work, units, None if pool is None else id(pool))
     try:
         pipeline.run().wait_until_finish()
     finally:
@@ -57,29 +63,29 @@ def run(job: Job, units: list[Unit], runner: str, options: Iterable[str], pool: 
             del _pools[id(pool)]
 
 
-def build(pipeline: beam.Pipeline, job: Job, units: list[Unit], pool: int | None) -> None:
+def build(pipeline: beam.Pipeline, work: Callable[[Unit], Outcome], units: list[Unit], pool: int | None) -> None:
     """Add the graph to a pipeline."""
     (
         pipeline
         | "units" >> beam.Create(units, reshuffle=False)
         | "spread" >> beam.Reshuffle()
-        | "encode" >> beam.ParDo(_EncodeUnit(job, pool))
+        | "work" >> beam.ParDo(_DoUnit(work, pool))
         | "gather" >> beam.GroupBy(lambda outcome: outcome.reused)
     )
 
 
-class _EncodeUnit(beam.DoFn):  # type: ignore[misc]
-    """A thin caller of `encode_shard`."""
+class _DoUnit(beam.DoFn):  # type: ignore[misc]
+    """A thin caller of the work."""
 
-    def __init__(self, job: Job, pool: int | None) -> None:
-        self._job = job
+    def __init__(self, work: Callable[[Unit], Outcome], pool: int | None) -> None:
+        self._work = work
         self._pool = pool
 
     def process(self, unit: Unit) -> Iterable[Outcome]:
         """Do one unit."""
         if self._pool is None:
-            yield encode_shard(self._job, unit)
+            yield self._work(unit)
             return
-        outcome = _pools[self._pool].run(self._job, unit)
+        outcome = _pools[self._pool].run(self._work, unit)
         if outcome is not None:
             yield outcome

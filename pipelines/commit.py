@@ -144,6 +144,8 @@ def totals_of(receipts: Iterable[Receipt]) -> Totals:
             comp_symbols=receipt.shard.comp_symbols,
             escaped_bytes=receipt.escaped_bytes,
             dropped_bytes=receipt.dropped_bytes,
+            duplicates=receipt.duplicates,
+            filtered=sum(receipt.filtered.values()),
             stored_bytes=receipt.shard.size,
         )
     return Totals(**{name: sums[name] for name in Totals.__dataclass_fields__})

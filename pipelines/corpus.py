@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from fsspec.utils import glob_translate
 
-from pipelines.inputs import FileFormat, InputFile, compression_of, open_input, printable
+from pipelines.inputs import FileFormat, InputFile, compression_of, printable
 from schemas.errors import UserError
 from schemas.remote import filesystem, is_remote
 
@@ -47,12 +47,10 @@ class Corpus:
 
     Attributes:
         spec: as the user gave it.
-        root: local folder or fsspec URL that the inputs' paths are relative to.
         inputs: sorted by the bytes of their paths; never empty.
     """
 
     spec: str
-    root: str
     inputs: tuple[InputFile, ...]
 
     @cached_property
@@ -68,10 +66,6 @@ class Corpus:
             # no path holds a NUL byte, so this is unambiguous
             digest.update(_path_bytes(file.path) + f"\0{file.size} {file.format} {file.compression}\0".encode())
         return digest.hexdigest()
-
-    def open(self, path: str) -> BinaryIO:
-        """The stored bytes of an input, as `inputs.open_input` gives them to a worker."""
-        return open_input(self.root, path)
 
 
 def list_corpus(spec: str, *, format: InputFormat = "auto", include: tuple[str, ...] = ()) -> Corpus:
@@ -96,6 +90,7 @@ def list_corpus(spec: str, *, format: InputFormat = "auto", include: tuple[str, 
         found = [item for item in found if fnmatch.fnmatchcase(item.path, "part-*.parquet")]
     inputs = [
         InputFile(
+            root=root,
             path=item.path,
             size=item.size,
             format=_format_of(item.path) if format == "auto" else format,
@@ -112,7 +107,7 @@ def list_corpus(spec: str, *, format: InputFormat = "auto", include: tuple[str, 
             "check the path and --include"
         )
     inputs.sort(key=lambda file: _path_bytes(file.path))
-    return Corpus(spec=spec, root=root, inputs=tuple(inputs))
+    return Corpus(spec=spec, inputs=tuple(inputs))
 
 
 def _path_bytes(path: str) -> bytes:

@@ -58,13 +58,17 @@ class InputFile:
     """One file of the corpus as it was listed.
 
     Attributes:
-        path: relative to the corpus root, posix; bytes that are not UTF-8 as surrogate escapes, so that it opens.
+        root: of its corpus, a local folder or fsspec URL; enters no digest, so that a corpus may be moved.
+        corpus: name of its corpus within a mix of several; empty where there is one.
+        path: relative to the root, posix; bytes that are not UTF-8 as surrogate escapes, so that it opens.
         size: in bytes, as stored.
         format: how its (decompressed) bytes are read.
         compression: of the file as a whole, by its name.
         version: mtime in ns, or the etag of an object; tells changes, enters no dataset digest.
     """
 
+    root: str
+    corpus: str = ""
     path: str
     size: int
     format: FileFormat
@@ -78,8 +82,8 @@ class InputFile:
 
     @property
     def source(self) -> str:
-        """The path as valid UTF-8, for columns, draws and messages (see `printable`)."""
-        return printable(self.path)
+        """Its name in columns, draws and messages: in a mix behind its corpus's, and valid UTF-8 (see `printable`)."""
+        return printable(f"{self.corpus}/{self.path}" if self.corpus else self.path)
 
     @property
     def extension(self) -> str:
@@ -114,27 +118,25 @@ def _surrogate_bytes(character: str) -> bytes:
     return character.encode("utf-8", handler)
 
 
-def open_input(root: str, path: str, *, block_bytes: int = 4 * CHUNK_BYTES) -> BinaryIO:
-    """A seekable binary file of the input at `path` below `root`.
+def open_input(file: InputFile, *, block_bytes: int = 4 * CHUNK_BYTES) -> BinaryIO:
+    """A seekable binary file of the stored bytes of an input.
 
     Args:
-        root: local folder or fsspec URL.
-        path: as in `InputFile.path`.
+        file: the input.
         block_bytes: read-ahead of remote files.
 
     Raises:
         InputError: the file is missing or may not be read.
     """
-    if ".." in path.split("/") or path.startswith("/"):
-        raise ValueError(f"{path!r} leaves the corpus root")
+    root, path = file.root, file.path
     with input_errors(root):
         if not is_remote(root):
             return Path(root, path).open("rb", buffering=0)
         try:
             with _numbered_errors():
                 fs, base = filesystem(root)
-                file = fs.open(f"{base.rstrip('/')}/{path}", "rb", block_size=block_bytes)
-            return cast(BinaryIO, _RemoteFile(file))
+                stored = fs.open(f"{base.rstrip('/')}/{path}", "rb", block_size=block_bytes)
+            return cast(BinaryIO, _RemoteFile(stored))
         except PermissionError as error:
             raise UserError(f"{root}: {printable(path)} may not be read ({error}); check the credentials") from None
 
@@ -213,11 +215,10 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:300]}"
 
 
-def read_chunks(root: str, file: InputFile, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+def read_chunks(file: InputFile, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
     """The decompressed bytes of an input from `start` to its end, in chunks; closed when the iterator is.
 
     Args:
-        root: corpus root.
         file: the input.
         start: first byte; 0 for a compressed file.
         stop: where the caller will probably stop; reads end there and go on in small steps. None: at the end.
@@ -226,7 +227,7 @@ def read_chunks(root: str, file: InputFile, start: int = 0, stop: int | None = N
         InputError: missing, not of the listed size, truncated, damaged, or a decompression bomb.
     """
     block_bytes = 4 * CHUNK_BYTES if stop is None else CHUNK_BYTES // 4
-    with input_errors(root), open_input(root, file.path, block_bytes=block_bytes) as stored:
+    with input_errors(file.root), open_input(file, block_bytes=block_bytes) as stored:
         check_size(stored, file)
         if file.compression:
             yield from _decompressed(stored, file)

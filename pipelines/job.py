@@ -22,7 +22,6 @@ class Job:
     """See the module.
 
     Attributes:
-        root: corpus root, a local folder or URL.
         out: the dataset's folder.
         proxy_uri: what `proxies.load` rebuilds the proxy from.
         fingerprint: of the proxy.
@@ -32,7 +31,6 @@ class Job:
         prove: whether each comp view is decoded and compared before it is written.
     """
 
-    root: str
     out: Folder
     proxy_uri: str
     fingerprint: str

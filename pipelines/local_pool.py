@@ -11,12 +11,12 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from pipelines.job import Job
 from pipelines.plan import Unit
-from pipelines.shard import Outcome, encode_shard
+from pipelines.shard import Outcome
 from schemas.errors import UserError
 
 ATTEMPTS = 4
@@ -41,8 +41,8 @@ class LocalPool:
         self._killed = False
         self.failure: Exception | None = None
 
-    def run(self, job: Job, unit: Unit) -> Outcome | None:
-        """Run a unit in a worker process and wait for it; called from many threads.
+    def run(self, work: Callable[[Unit], Outcome], unit: Unit) -> Outcome | None:
+        """Do the work for a unit in a worker process and wait for it; called from many threads.
 
         Returns:
             The outcome; None if this unit or one before it failed. The first error is kept in `failure` and not
@@ -56,7 +56,7 @@ class LocalPool:
                 return None
             executor = self._executor
             try:
-                return executor.submit(encode_shard, job, unit).result()
+                return executor.submit(work, unit).result()
             except BrokenProcessPool:
                 self._replace(executor)
             except Exception as error:  # noqa: BLE001 - raised in the main thread

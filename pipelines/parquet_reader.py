@@ -30,7 +30,7 @@ _BUFFER_BYTES = 1 << 18
 """Of each column's buffered reads of a local file."""
 
 
-def read_parquet(root: str, block: ParquetBlock, options: ReadOptions) -> Iterator[Document | Reject]:
+def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document | Reject]:
     """The documents and rejects of a block; `record` is the row's index in the file.
 
     A file without the column, with several of its name, or whose column is neither text nor binary, gives one
@@ -42,7 +42,7 @@ def read_parquet(root: str, block: ParquetBlock, options: ReadOptions) -> Iterat
     try:
         if block.file.compression:
             raise InputError("unreadable", "a Parquet file that is compressed as a whole; decompress it first")
-        with input_errors(root), open_input(root, block.file.path) as stored:
+        with input_errors(block.file.root), open_input(block.file) as stored:
             check_size(stored, block.file)
             # No pre-buffering: Arrow's threads that read ahead from a Python file may outlive it, and end the process.
             file = pq.ParquetFile(stored, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)

@@ -253,14 +253,14 @@ def _footers(corpus: Corpus) -> Iterator[_Footer]:
     if not files:
         return
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        yield from pool.map(lambda file: _footer(corpus.root, file), files)
+        yield from pool.map(_footer, files)
 
 
-def _footer(root: str, file: InputFile) -> _Footer:
+def _footer(file: InputFile) -> _Footer:
     if file.compression:
         return "unreadable"  # the reader says that it must be decompressed first
     try:
-        with input_errors(root), open_input(root, file.path, block_bytes=64 * KIB) as stored:
+        with input_errors(file.root), open_input(file, block_bytes=64 * KIB) as stored:
             check_size(stored, file)
             metadata = pq.ParquetFile(stored, pre_buffer=False).metadata
             groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]

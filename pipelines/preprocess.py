@@ -4,28 +4,21 @@ Stop it at any moment, in any way; the same command goes on where it was and end
 """
 
 import fcntl
-import logging
-import multiprocessing.util
-import os
 import shlex
-import shutil
-import signal
 import sys
-import threading
 import time
-import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import tyro
 
-from pipelines import commit, dataset, local_pool
+from pipelines import commit, dataset
 from pipelines.corpus import Corpus, InputFormat, list_corpus
 from pipelines.default_out import default_out
 from pipelines.job import Job
@@ -35,14 +28,13 @@ from pipelines.proxies.options import ProxyOptions
 from pipelines.proxies.prepare import choose
 from pipelines.proxies.sampler import Sampler
 from pipelines.records import ReadOptions
+from pipelines.running import RunnerOptions, interruptible, run_units
+from pipelines.shard import encode_shard
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Manifest, Receipt
 from schemas.remote import is_remote
 from schemas.shard import shard_schema
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells expect it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +53,7 @@ class PreprocessOptions:
         row_group_bytes: raw bytes of a row group; default 1 MiB, less for a small corpus.
         prove: decode each comp view and compare before it is written.
         max_reject_fraction: more rejects than this share of the documents fail the job.
-        runner: direct runs on this machine; the others take their own options by --beam-options.
-        workers: processes of the direct runner; default all cores.
-        beam_options: passed to the runner as they are, one string: --beam-options="--region=x --project=y".
+        runner: where units run.
         overwrite: delete a dataset of another configuration at `out` first (only files that its receipts name).
         quiet: no progress, no summary.
     """
@@ -79,15 +69,11 @@ class PreprocessOptions:
     row_group_bytes: int | None = None
     prove: bool = True
     max_reject_fraction: float = 0.01
-    runner: Literal["direct", "dask", "flink", "spark", "dataflow"] = "direct"
-    workers: int | None = None
-    beam_options: str = ""
+    runner: Annotated[RunnerOptions, tyro.conf.arg(name="")] = field(default_factory=RunnerOptions)
     overwrite: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise UserError(f"WORKERS={self.workers}: give 1 or more")
         if not 0 <= self.max_reject_fraction <= 1:
             raise UserError(f"--max-reject-fraction {self.max_reject_fraction}: give a share between 0 and 1")
         if self.row_group_bytes is not None and not 1 <= self.row_group_bytes <= 64 * MIB:
@@ -112,13 +98,13 @@ def preprocess(options: PreprocessOptions) -> Manifest:
     _refuse_inside(out, corpus)
     if not options.overwrite:
         dataset.read(out)  # a folder of something else is refused before as much as a lock is put there
-    with _interruptible(), _locked(out):
+    with interruptible(), _locked(out):
         job, units, description = _prepare(out, corpus, options, say)
         say(f"{corpus.spec}: {len(corpus.inputs):,} files, {corpus.listed_bytes / 1e6:.1f} MB -> {out.url}")
         start = time.monotonic()
-        _run(job, units, options)
-        out.sweep()  # of workers that died
         names = [job.receipt_name(unit) for unit in units]
+        run_units(partial(encode_shard, job), units, out, ProgressReport(out, names, options.quiet), options.runner)
+        out.sweep()  # of workers that died
         dataset.remove_units(out, keep=set(names))  # of a plan that footers since mended made different
         receipts = commit.slim(commit.read_receipts(out, names))
         _check_rejects(out, receipts, options.max_reject_fraction)
@@ -142,7 +128,6 @@ def _prepare(
     chosen = choose(options.proxy, Sampler(corpus, options.read), out, stored, say)
     units = plan_units(corpus, plan)
     job = Job(
-        root=corpus.root,
         out=out,
         proxy_uri=chosen.proxy.uri,
         fingerprint=chosen.proxy.fingerprint,
@@ -163,59 +148,6 @@ def _prepare(
     installed = chosen.install(out)
     dataset.write(out, description)
     return replace(job, proxy_uri=installed.uri), units, description
-
-
-def _run(job: Job, units: list[Unit], options: PreprocessOptions) -> None:
-    """Run the units on the runner in a thread, while this one shows progress and hears Ctrl-C."""
-    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of optional clients that nobody here asked for
-    from pipelines import beam  # takes seconds to import, which bad options should not cost
-
-    workers = min(options.workers or os.cpu_count() or 1, len(units))
-    pool = local_pool.LocalPool(workers) if options.runner == "direct" else None
-    failures: list[Exception] = []
-
-    def work() -> None:
-        try:
-            beam.run(job, units, options.runner, shlex.split(options.beam_options), pool, workers)
-        except Exception as error:  # noqa: BLE001 - carried to the main thread
-            failures.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    progress = ProgressReport(job.out, [job.receipt_name(unit) for unit in units], options.quiet)
-    try:
-        thread.start()
-        while thread.is_alive():
-            thread.join(progress.interval)
-            progress.update()
-    except KeyboardInterrupt:
-        progress.close()
-        if pool is not None:
-            pool.kill()
-            multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]  # else a warning of semaphores
-        for folder in beam.temporary_folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        _say(False, f"interrupted: {progress.done} of {len(units)} units are done; the same command goes on from there")
-        os._exit(INTERRUPTED)  # Beam's threads wait for units that will not end
-    progress.close()
-    if pool is not None:
-        pool.close()
-    if pool is not None and pool.failure is not None:
-        failures.insert(0, pool.failure)
-    if failures:
-        _raise_plainly(job.out, failures[0])
-
-
-def _raise_plainly(out: Folder, error: Exception) -> NoReturn:
-    """A user's error as it is; any other in one line, its trace in a file."""
-    if isinstance(error, UserError):
-        raise error
-    trace = "".join(traceback.format_exception(error))
-    with suppress(UserError, OSError):
-        out.write(commit.ERROR_LOG, trace.encode("utf-8", "backslashreplace"))
-    raise UserError(
-        f"a unit failed: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}; finished units are kept; the "
-        f"trace is in {out.locate(commit.ERROR_LOG)}; run the same command again once the cause is gone"
-    ) from error
 
 
 def _check_rejects(out: Folder, receipts: list[Receipt], limit: float) -> None:
@@ -278,15 +210,16 @@ def _say(quiet: bool, line: str) -> None:
 
 def _refuse_inside(out: Folder, corpus: Corpus) -> None:
     """A dataset inside a folder that is a corpus would be part of the corpus the next time."""
-    if is_remote(corpus.root) or not out.is_local:
-        root_url = corpus.root.rstrip("/")
-        inside = root_url == corpus.spec.rstrip("/") and out.url.startswith(f"{root_url}/")
-    else:
-        place, root = out.path.resolve(), Path(corpus.root).resolve()
-        walked = Path(corpus.spec).is_dir() or "**" in corpus.spec
-        inside = walked and (place == root or root in place.parents)
-    if inside:
-        raise UserError(f"OUT={out.url} lies inside the corpus {corpus.root}; choose a folder outside of it")
+    for root in {file.root for file in corpus.inputs}:
+        if is_remote(root) or not out.is_local:
+            root_url = root.rstrip("/")
+            inside = root_url == corpus.spec.rstrip("/") and out.url.startswith(f"{root_url}/")
+        else:
+            place = out.path.resolve()
+            walked = Path(corpus.spec).is_dir() or "**" in corpus.spec
+            inside = walked and (place == Path(root).resolve() or Path(root).resolve() in place.parents)
+        if inside:
+            raise UserError(f"OUT={out.url} lies inside the corpus {root}; choose a folder outside of it")
 
 
 @contextmanager
@@ -309,21 +242,3 @@ def _locked(out: Folder) -> Iterator[None]:
                 f"OUT={out.url}: another preprocess is writing there; wait for it or choose another"
             ) from None
         yield
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM, and SIGHUP when the terminal closes, end the job as Ctrl-C does."""
-
-    def interrupt(signum: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,6 +1,6 @@
 """Reads a block of the plan: a stream of documents and rejects, in the order of the input.
 
-`read_block(root, block, options)` is a generator with bounded memory: of text, one document of at most
+`read_block(block, options)` is a generator with bounded memory: of text, one document of at most
 `max_document_bytes` (a longer one is read twice: for its doc_id, then for its pieces); of JSONL, one line of at
 most `max_record_bytes` and its parsed form; of Parquet see `parquet_reader`. Every yielded item counts as one
 document read. An input that cannot be read further gives one reject; what was read before stays.
@@ -27,11 +27,10 @@ _JSON_FIELDS = ("text", "content")
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_block(root: str, block: Block, options: ReadOptions) -> Iterator[Document | Reject]:
+def read_block(block: Block, options: ReadOptions) -> Iterator[Document | Reject]:
     """The documents and rejects of one block.
 
     Args:
-        root: corpus root.
         block: of the plan.
         options: how records become documents.
 
@@ -41,20 +40,20 @@ def read_block(root: str, block: Block, options: ReadOptions) -> Iterator[Docume
     """
     if isinstance(block, TextBlock):
         for file in block.files:
-            yield from _read_text(root, file, options)
+            yield from _read_text(file, options)
     elif isinstance(block, JsonlBlock):
-        yield from _read_jsonl(root, block, options)
+        yield from _read_jsonl(block, options)
     else:
-        yield from read_parquet(root, block, options)
+        yield from read_parquet(block, options)
 
 
-def _read_text(root: str, file: InputFile, options: ReadOptions) -> Iterator[Document | Reject]:
+def _read_text(file: InputFile, options: ReadOptions) -> Iterator[Document | Reject]:
     limit = options.max_document_bytes
     held: list[bytes] = []
     size = 0
     digest = hashlib.blake2b(digest_size=16)
     try:
-        for chunk in read_chunks(root, file):
+        for chunk in read_chunks(file):
             digest.update(chunk)
             size += len(chunk)
             held.append(chunk)
@@ -65,17 +64,17 @@ def _read_text(root: str, file: InputFile, options: ReadOptions) -> Iterator[Doc
         return
     doc_id, source, group = digest.digest(), file.source, file.extension
     kept: dict[str, str | None] = dict.fromkeys(options.keep_columns)
-    parts: Iterable[bytes] = (b"".join(held),) if size <= limit else _second_pass(root, file, doc_id, limit)
+    parts: Iterable[bytes] = (b"".join(held),) if size <= limit else _second_pass(file, doc_id, limit)
     for piece, raw in enumerate(parts):
         yield Document(doc_id=doc_id, source=source, record=0, piece=piece, group=group, raw=raw, kept=kept)
 
 
-def _second_pass(root: str, file: InputFile, doc_id: bytes, limit: int) -> Iterator[bytes]:
+def _second_pass(file: InputFile, doc_id: bytes, limit: int) -> Iterator[bytes]:
     """The pieces of a long text file; fails the unit if they are not those of the document that was hashed."""
     digest = hashlib.blake2b(digest_size=16)
 
     def hashed() -> Iterator[bytes]:
-        for chunk in read_chunks(root, file):
+        for chunk in read_chunks(file):
             digest.update(chunk)
             yield chunk
 
@@ -87,13 +86,13 @@ def _second_pass(root: str, file: InputFile, doc_id: bytes, limit: int) -> Itera
         raise UserError(f"{file.source}: changed while it was read; run again when nothing writes to it")
 
 
-def _read_jsonl(root: str, block: JsonlBlock, options: ReadOptions) -> Iterator[Document | Reject]:
+def _read_jsonl(block: JsonlBlock, options: ReadOptions) -> Iterator[Document | Reject]:
     source = block.file.source
     limit = options.max_record_bytes
     # A line starts in the range iff the byte before it is in [start - 1, stop - 1) and a newline.
     start = max(0, block.start - 1)
     stop = None if block.file.compression else block.stop
-    chunks = read_chunks(root, block.file, start, stop)
+    chunks = read_chunks(block.file, start, stop)
     next_record = block.start
     try:
         for record, line, length in _lines(chunks, start, stop, limit, skip=block.start > 0):

@@ -25,8 +25,8 @@ from pipelines.job import Job
 from pipelines.plan import Unit
 from pipelines.prove import ProofError, prove
 from pipelines.proxies.base import EncodedBatch
-from pipelines.readers import read_block
 from pipelines.rows import ROW_BYTES, group_table, row_groups, update_content_digest
+from pipelines.selection import DUPLICATE, Skipped, selected
 from schemas.files import sha256
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry
 from schemas.shard import (
@@ -81,6 +81,7 @@ class _Work:
     shard_path: Path
     rejects_path: Path
     rejected: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
     documents: int = 0
     raw_bytes: int = 0
     comp_symbols: int = 0
@@ -119,6 +120,8 @@ class _Work:
             escaped_bytes=self.escaped_bytes,
             dropped_bytes=self.dropped_bytes,
             rejected=dict(sorted(self.rejected.items())),
+            duplicates=self.skipped.pop(DUPLICATE, 0),
+            filtered=dict(sorted(self.skipped.items())),
             inputs=[[file.source, file.size, file.version] for file in self.unit.files],
             row_groups=row_groups_,
             seconds={stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
@@ -140,7 +143,7 @@ class _Work:
         """Documents in sorted runs of `run_bytes` raw; rejects are put aside."""
         run: list[Document] = []
         size = 0
-        items = (item for block in self.unit.blocks for item in read_block(self.job.root, block, self.job.read))
+        items = selected(self.job, self.unit)
         while True:
             with self._timed("read"):
                 item = next(items, None)
@@ -149,6 +152,8 @@ class _Work:
             if isinstance(item, Document):
                 run.append(item)
                 size += len(item.raw) + ROW_BYTES
+            elif isinstance(item, Skipped):
+                self.skipped[item.reason] += 1
             elif item is not None:
                 self._reject(item)
             if run and (item is None or size >= self.job.run_bytes):

@@ -30,7 +30,7 @@ from pipelines.proxies.prepare import PROXY_FOLDER, dataset_proxy
 from pipelines.storage import Folder
 from pipelines.verify_shard import NOT_AS_SEALED, Checked, Task, check_unit, groups_digest, is_as_sealed
 from schemas.errors import UserError
-from schemas.manifest import Manifest, Receipt, RejectsEntry, RowGroupEntry, ShardEntry
+from schemas.manifest import Manifest, Receipt, RejectsEntry, RowGroupEntry, ShardEntry, Totals
 
 WORKER_BYTES = 64 << 20
 """Of shards for each further process, which takes a second or two to start."""
@@ -248,13 +248,17 @@ def _check_manifest(manifest: Manifest, described: dict[str, Any], receipts: lis
         ("rejected", manifest.rejected, dict(sorted(rejected.items()))),
         ("number of shards", len(manifest.shards), described["plan"]["units"]),
         ("vocabulary", manifest.vocabulary.to_json(), described["proxy"]["vocabulary"]),
-        ("totals.documents", manifest.totals.documents, manifest.totals.rows + manifest.totals.rejects),
+        ("totals.documents", manifest.totals.documents, _accounted(manifest.totals)),
     ]
     return [
         f"{commit.MANIFEST}: {what} {found}, expected {expected}"
         for what, found, expected in pairs
         if found != expected
     ]
+
+
+def _accounted(totals: Totals) -> int:
+    return totals.rows + totals.rejects + totals.duplicates + totals.filtered
 
 
 def _check_row_groups(folder: Folder, manifest: Manifest, units: dict[str, Checked]) -> list[str]:

@@ -126,7 +126,7 @@ def _check_receipt(task: Task, faults: Faults) -> Receipt | None:
             ("unit digest begins", receipt.unit_digest[:8], task.stem[-8:]),
             ("shard", shard.name, f"{task.stem}.parquet"),
             ("rejects", receipt.rejects.name, f"rejects/{task.stem}.parquet"),
-            ("documents", receipt.documents, shard.rows + receipt.rejects.rows),
+            ("documents", receipt.documents, receipt.accounted),
             ("sum of rejects by reason", sum(receipt.rejected.values()), receipt.rejects.rows),
             ("number of row groups", len(groups), shard.row_groups),
             ("rows of row groups", sum(group.rows for group in groups), shard.rows),

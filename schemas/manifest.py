@@ -101,10 +101,13 @@ class Receipt:
 
     Attributes:
         unit_digest: digest of everything that decides the unit's bytes; its first 8 hex digits are in the names.
-        documents: documents read; equals shard.rows + rejects.rows.
+        documents: documents read; equals shard.rows + rejects.rows + duplicates + all filtered.
         escaped_bytes: raw bytes that the proxy could only escape (bpe).
         dropped_bytes: raw bytes that symbols cover and do not code (neural with fuzz).
         rejected: rejects by reason.
+        duplicates: documents left out because an equal one comes before (--dedupe).
+        filtered: documents left out by each filter.
+        retries: remote calls that were made again.
         inputs: [path, size, version] of each input file, version being its mtime or etag.
         seconds: wall time by stage, for people.
     """
@@ -121,6 +124,14 @@ class Receipt:
     row_groups: list[RowGroupEntry]
     seconds: dict[str, float] = field(default_factory=dict)
     dropped_bytes: int = 0
+    duplicates: int = 0
+    filtered: dict[str, int] = field(default_factory=dict)
+    retries: int = 0
+
+    @property
+    def accounted(self) -> int:
+        """Documents whose fate is known: rows, rejects, duplicates, filtered."""
+        return self.shard.rows + self.rejects.rows + self.duplicates + sum(self.filtered.values())
 
     def to_bytes(self) -> bytes:
         """The sealed file."""
@@ -146,7 +157,7 @@ class Receipt:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Sums over the shards; documents = rows + rejects, exactly."""
+    """Sums over the shards; documents = rows + rejects + duplicates + filtered, exactly."""
 
     documents: int
     rows: int
@@ -156,6 +167,8 @@ class Totals:
     escaped_bytes: int
     stored_bytes: int
     dropped_bytes: int = 0
+    duplicates: int = 0
+    filtered: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

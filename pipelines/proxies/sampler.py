@@ -28,7 +28,7 @@ class Sampler:
     def documents(self) -> Iterator[Document]:
         """All documents (pieces of long ones); rejects are left out."""
         for block in permuted_blocks(self.corpus):
-            for item in read_block(self.corpus.root, block, self.read):
+            for item in read_block(block, self.read):
                 if isinstance(item, Document):
                     yield item
 

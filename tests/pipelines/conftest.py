@@ -14,7 +14,7 @@ from pipelines.plan import Unit
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
 from pipelines.records import ReadOptions
-from pipelines.shard import encode_shard
+from pipelines.running import RunnerOptions
 
 TOKENIZER = Path(__file__).parent.parent / "data" / "tokenizer.json"
 
@@ -39,9 +39,9 @@ def write_small_corpus(folder: Path) -> Path:
     return folder
 
 
-def run_here(job: Any, units: list[Unit], *_: object) -> None:
+def run_here(work: Callable[[Unit], object], units: list[Unit], *_: object) -> None:
     for unit in units:
-        encode_shard(job, unit)
+        work(unit)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def make_dataset(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -
                         out=str(out),
                         proxy=ProxyOptions(proxy=proxy, **given),
                         read=ReadOptions(**{"max_document_bytes": 5000, **(read or {})}),
-                        workers=1,
+                        runner=RunnerOptions(workers=1),
                         quiet=True,
                     )
                 )

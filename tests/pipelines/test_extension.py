@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
+from pipelines.running import RunnerOptions
 from trainer.checkpoints.restore import restore
 from trainer.config import TrainOptions
 from trainer.evaluate.bpb import BpbOptions, evaluate
@@ -98,7 +99,7 @@ def test_registered_proxy_is_used_and_its_failures_are_single_documents(
             corpus=str(corpus),
             out=str(out),
             proxy=ProxyOptions(proxy="pairs"),
-            workers=1,
+            runner=RunnerOptions(workers=1),
             quiet=True,
             max_reject_fraction=0.2,
         )
@@ -125,7 +126,7 @@ def test_registered_proxy_goes_the_whole_way_from_text_to_generated_bytes(
             corpus=str(corpus),
             out=str(data),
             proxy=ProxyOptions(proxy="runs"),
-            workers=1,
+            runner=RunnerOptions(workers=1),
             quiet=True,
             row_group_bytes=2000,
         )

@@ -36,6 +36,7 @@ MIB = 1 << 20
 def listed(*files: tuple[str, int], version: str = "v", root: str = "/corpus") -> Corpus:
     inputs = [
         InputFile(
+            root=root,
             path=path,
             size=size,
             format="jsonl" if "jsonl" in path else "text",
@@ -44,7 +45,7 @@ def listed(*files: tuple[str, int], version: str = "v", root: str = "/corpus") -
         )
         for path, size in files
     ]
-    return Corpus(spec=root, root=root, inputs=tuple(inputs))
+    return Corpus(spec=root, inputs=tuple(inputs))
 
 
 def pieces_of(blocks: list[Block]) -> dict[str, list[tuple[int, int]]]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ import pytest
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
 from pipelines.records import ReadOptions
+from pipelines.running import RunnerOptions
 from schemas.errors import UserError
 from schemas.manifest import Manifest, Receipt
 
@@ -40,8 +42,9 @@ def write_corpus(folder: Path, documents: int = 60, seed: int = 0) -> Path:
     return folder
 
 
-def run_job(corpus: Path, out: Path, **options: object) -> Manifest:
-    options = {"unit_bytes": 100_000, "workers": 1, "quiet": True, **options}
+def run_job(corpus: Path, out: Path, **options: Any) -> Manifest:
+    runner = RunnerOptions(workers=options.pop("workers", 1))
+    options = {"unit_bytes": 100_000, "runner": runner, "quiet": True, **options}
     return preprocess(PreprocessOptions(corpus=str(corpus), out=str(out), **options))
 
 

@@ -44,7 +44,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 def read(spec: Path | str, block_bytes: int = MIB, **options: Any) -> list[Item]:
     corpus = list_corpus(str(spec))
     blocks = cut_blocks(corpus, block_bytes)
-    return [item for block in blocks for item in read_block(corpus.root, block, ReadOptions(**options))]
+    return [item for block in blocks for item in read_block(block, ReadOptions(**options))]
 
 
 def read_data(tmp_path: Path, name: str, data: bytes, **options: Any) -> list[Item]:
@@ -114,7 +114,7 @@ def test_a_long_text_is_never_held_whole(tmp_path: Path) -> None:
 def iterate(path: Path, **options: Any) -> Any:
     corpus = list_corpus(str(path))
     for block in cut_blocks(corpus):
-        yield from read_block(corpus.root, block, ReadOptions(**options))
+        yield from read_block(block, ReadOptions(**options))
 
 
 def test_a_text_that_changes_between_the_passes_fails_the_unit(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_several_small_files_of_a_block_are_read_even_if_one_is_gone(tmp_path: P
     corpus = list_corpus(str(tmp_path))
     (tmp_path / "b").unlink()
     (block,) = cut_blocks(corpus)
-    first, second, third = read_block(corpus.root, block, ReadOptions())
+    first, second, third = read_block(block, ReadOptions())
     assert isinstance(first, Document)
     assert isinstance(third, Document)
     assert second == Reject(source="b", record=0, stage="read", reason="unreadable", detail="no such file")
@@ -159,12 +159,12 @@ def test_any_split_into_ranges_gives_the_items_of_the_whole_file_in_order(
     data = b"\n".join(records) + (b"\n" if ends and records else b"")
     folder = tmp_path_factory.mktemp("split")
     (folder / "a.jsonl").write_bytes(data)
-    file = InputFile(path="a.jsonl", size=len(data), format="jsonl", compression="", version="")
+    file = InputFile(root=str(folder), path="a.jsonl", size=len(data), format="jsonl", compression="", version="")
     bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
 
     def items(bounds: list[int], **options: Any) -> list[Item]:
         blocks = [JsonlBlock(file=file, start=a, stop=b) for a, b in itertools.pairwise(bounds)]
-        return [item for block in blocks for item in read_block(str(folder), block, ReadOptions(**options))]
+        return [item for block in blocks for item in read_block(block, ReadOptions(**options))]
 
     whole = items([0, len(data)])
     assert items(bounds) == whole
@@ -380,7 +380,7 @@ def test_a_file_of_another_size_than_listed_is_unreadable(tmp_path: Path) -> Non
     blocks = list(cut_blocks(corpus, 500))
     path.write_bytes(path.read_bytes()[:-10])
     for block in blocks:
-        (item,) = read_block(corpus.root, block, ReadOptions())
+        (item,) = read_block(block, ReadOptions())
         assert only_reject([item]).reason == "unreadable"
         assert "when the corpus was listed" in only_reject([item]).detail
 
@@ -420,7 +420,7 @@ def test_a_lost_connection_is_not_turned_into_a_reject(
     monkeypatch.setattr("fsspec.implementations.memory.MemoryFile.read", fail)
     block = next(cut_blocks(corpus)) if suffix != ".parquet" else parquet_block(corpus.inputs[0])
     with pytest.raises(type(error)) as raised:
-        list(read_block(corpus.root, block, ReadOptions()))
+        list(read_block(block, ReadOptions()))
     assert raised.value is error
 
 
@@ -433,7 +433,7 @@ def test_a_store_that_cannot_be_opened_is_not_turned_into_a_reject(monkeypatch: 
 
     monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.open", fail)
     with pytest.raises(OSError, match="Forbidden"):
-        list(read_block(corpus.root, next(cut_blocks(corpus)), ReadOptions()))
+        list(read_block(next(cut_blocks(corpus)), ReadOptions()))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".jsonl.xz", ".parquet"])
@@ -469,7 +469,7 @@ def test_remote_inputs_read_like_local_ones(tmp_path: Path) -> None:
 def test_chunks_stop_early_and_go_on_in_small_steps(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(bytes(5 * MIB))
     (file,) = list_corpus(str(tmp_path)).inputs
-    sizes = [len(chunk) for chunk in read_chunks(str(tmp_path), file, MIB, 2 * MIB + 5)]
+    sizes = [len(chunk) for chunk in read_chunks(file, MIB, 2 * MIB + 5)]
     assert sizes[:4] == [MIB, 5, 1 << 16, 1 << 17]
     assert sum(sizes) == 4 * MIB
 
@@ -649,7 +649,7 @@ def test_a_parquet_file_with_other_rows_than_planned_is_rejected(tmp_path: Path)
         ParquetBlock(file=file, start=0, stop=2, first_row=0, rows=2, input_bytes=1),
         ParquetBlock(file=file, start=0, stop=0, first_row=0, rows=0, input_bytes=1, readable=False),
     ]:
-        (item,) = read_block(str(tmp_path), block, ReadOptions())
+        (item,) = read_block(block, ReadOptions())
         assert "run again" in only_reject([item]).detail
 
 

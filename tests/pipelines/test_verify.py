@@ -18,6 +18,7 @@ from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.gzip import GzipProxy
 from pipelines.proxies.options import ProxyOptions
 from pipelines.records import ReadOptions
+from pipelines.running import RunnerOptions
 from pipelines.storage import Folder
 from pipelines.verify import VerifyOptions
 from pipelines.verify_rows import MAX_FAULTS
@@ -323,7 +324,7 @@ def made_by_a_liar(corpus: Path, out: Path, **options: Any) -> list[str]:
             unit_bytes=30_000,
             row_group_bytes=8192,
             max_reject_fraction=0.5,
-            workers=1,
+            runner=RunnerOptions(workers=1),
             quiet=True,
             **options,
         )

@@ -34,7 +34,7 @@ def make_shard(folder: Path) -> tuple[Path, dict[str, object]]:
         path.write_bytes(raw)
     out = folder / "out"
     options = PreprocessOptions(
-        corpus=str(folder / "corpus"), out=str(out), proxy=ProxyOptions(bits=12), workers=1, quiet=True
+        corpus=str(folder / "corpus"), out=str(out), proxy=ProxyOptions(bits=12), quiet=True
     )
     manifest = preprocess(options)
     rows = pq.read_table(out / manifest.shards[0].name).to_pylist()

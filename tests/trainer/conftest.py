@@ -9,6 +9,7 @@ import torch
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
+from pipelines.running import RunnerOptions
 
 TOKENIZER = str(Path(__file__).parent.parent / "data" / "tokenizer.json")
 
@@ -41,7 +42,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         preprocess(
             PreprocessOptions(
                 corpus=str(corpus), out=str(found[name]), proxy=ProxyOptions(proxy=name, **options),
-                workers=1, quiet=True, row_group_bytes=4096,
+                runner=RunnerOptions(workers=1), quiet=True, row_group_bytes=4096,
             )
         )  # fmt: skip
     return found

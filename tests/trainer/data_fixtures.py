@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ import pytest
 from pipelines.plan import Unit
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
-from pipelines.shard import encode_shard
 from schemas.draws import document_id, draw_u64
 from schemas.errors import UserError
 from schemas.vocabulary import Vocabulary
@@ -169,9 +169,9 @@ def run_world(datasets: Any, steps: int, world: int, state: Any = None, **option
     return digests, merged
 
 
-def run_here(job: Any, units: list[Unit], *_: object) -> None:
+def run_here(work: Callable[[Unit], object], units: list[Unit], *_: object) -> None:
     for unit in units:
-        encode_shard(job, unit)
+        work(unit)
 
 
 @functools.cache
@@ -200,7 +200,7 @@ def preprocessed(corpus: Path, out: Path, proxy: str, **options: Any) -> Path:
     chosen = ProxyOptions(proxy=proxy, **given.get(proxy, {}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.beam.run", run_here)
-        preprocess(PreprocessOptions(corpus=str(corpus), out=str(out), proxy=chosen, workers=1, quiet=True, **options))
+        preprocess(PreprocessOptions(corpus=str(corpus), out=str(out), proxy=chosen, quiet=True, **options))
     return out
 
 

@@ -511,7 +511,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     proxy = ProxyOptions(proxy="gzip")
     preprocess(
         PreprocessOptions(
-            corpus=str(corpus), out=str(data), proxy=proxy, workers=1, quiet=True, row_group_bytes=4096
+            corpus=str(corpus), out=str(data), proxy=proxy, quiet=True, row_group_bytes=4096
         )
     )  # fmt: skip
     run = tmp_path_factory.mktemp("run") / "run"

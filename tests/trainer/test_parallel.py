@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (corpus / f"{n}.py").write_text("".join(rng.choices(words, k=rng.randint(20, 120))))
     preprocess(
         PreprocessOptions(
-            corpus=str(corpus), out=str(out), proxy=ProxyOptions(proxy="gzip"), workers=1, quiet=True,
+            corpus=str(corpus), out=str(out), proxy=ProxyOptions(proxy="gzip"), quiet=True,
             row_group_bytes=4096,
         )
     )  # fmt: skip

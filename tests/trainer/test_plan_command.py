@@ -169,7 +169,7 @@ def test_a_dataset_gives_its_vocabulary_and_bytes_per_symbol(tmp_path: Path) -> 
     proxy = ProxyOptions(proxy="neural", bits=12, compressor="pretrained")
     preprocess(
         PreprocessOptions(
-            corpus=str(tmp_path / "corpus"), out=str(tmp_path / "data"), proxy=proxy, workers=1, quiet=True,
+            corpus=str(tmp_path / "corpus"), out=str(tmp_path / "data"), proxy=proxy, quiet=True,
         )
     )  # fmt: skip
     plan = make_plan(PlanOptions(scale="tiny", data=str(tmp_path / "data")))
