@@ -6,6 +6,8 @@ timestamp except the inputs' modification times in receipts, which enter no data
 """
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +15,9 @@ from schemas.digests import digest_of
 from schemas.errors import UserError
 from schemas.shard import FORMAT_VERSION, check_version
 from schemas.vocabulary import Vocabulary
+
+SHARD_STEM = re.compile(r"part-\d{5,}-of-\d{5,}-[0-9a-f]{8}")
+"""Names of a unit's files without folder and suffix; nothing else is ever read or deleted for what a file here says."""
 
 
 def seal(fields: dict[str, Any]) -> bytes:
@@ -150,9 +155,11 @@ class Receipt:
             fields["shard"] = ShardEntry(**fields["shard"])
             fields["rejects"] = RejectsEntry(**fields["rejects"])
             fields["row_groups"] = [RowGroupEntry(**entry) for entry in fields["row_groups"]]
-            return cls(**fields)
+            receipt = cls(**fields)
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a receipt ({error})") from None
+        _check_names([receipt.shard], [receipt.rejects], path)
+        return receipt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +210,7 @@ class Manifest:
         fields = unseal(data, path)
         fields.pop("format_version")
         try:
-            return cls(
+            manifest = cls(
                 dataset=fields["dataset"],
                 vocabulary=Vocabulary.from_json(fields["vocabulary"]),
                 totals=Totals(**fields["totals"]),
@@ -214,3 +221,18 @@ class Manifest:
             )
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a manifest ({error})") from None
+        _check_names(manifest.shards, manifest.rejects, path)
+        return manifest
+
+
+def _check_names(shards: Iterable[ShardEntry], rejects: Iterable[RejectsEntry], path: str) -> None:
+    """Names become paths: a file from elsewhere must not lead out of the dataset's folder."""
+    names = [(entry.name, "") for entry in shards] + [(entry.name, "rejects/") for entry in rejects]
+    for name, folder in names:
+        if not (
+            isinstance(name, str)
+            and name.startswith(folder)
+            and name.endswith(".parquet")
+            and SHARD_STEM.fullmatch(name[len(folder) : -len(".parquet")])
+        ):
+            raise UserError(f"{path}: names {name!r}, which is no file of a dataset; it is damaged or not ours")

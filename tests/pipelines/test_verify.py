@@ -402,7 +402,7 @@ def test_a_cut_document_that_lost_a_piece_to_the_rejects_is_no_fault(
         return honest(self, raw)
 
     monkeypatch.setattr(GzipProxy, "encode", encode)
-    options = {"workers": 1, "quiet": True, "max_reject_fraction": 0.9, "row_group_bytes": 1500}
+    options = {"quiet": True, "max_reject_fraction": 0.9, "row_group_bytes": 1500}
     preprocess(
         PreprocessOptions(
             corpus=str(corpus),

@@ -1,6 +1,7 @@
 """Sealed files: what was written is what is read, and any change is noticed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -88,3 +89,26 @@ def test_foreign_sealed_file_is_refused() -> None:
         Receipt.from_bytes(seal({"format_version": FORMAT_VERSION, "a": 1}), "x.json")
     with pytest.raises(UserError, match="not a manifest"):
         Manifest.from_bytes(seal({"format_version": FORMAT_VERSION, "a": 1}), "x.json")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../part-00000-of-00001-01234567.parquet",
+        "/etc/passwd",
+        "meta/dataset.json",
+        "part-00000-of-00001-01234567.parquet/../../x.parquet",
+        "part-00000-of-00001-01234567.json",
+        "part-00000-of-00001-01234567.parquet\n",
+        "",
+        None,
+    ],
+)
+def test_names_that_lead_out_of_the_folder_are_refused(name: str) -> None:
+    shard, rejects = replace(SHARD, name=name), replace(REJECTS, name=name)
+    for receipt in (replace(RECEIPT, shard=shard), replace(RECEIPT, rejects=rejects)):
+        with pytest.raises(UserError, match=r"x\.json: names .*no file of a dataset"):
+            Receipt.from_bytes(receipt.to_bytes(), "x.json")
+    for manifest in (replace(MANIFEST, shards=[shard]), replace(MANIFEST, rejects=[rejects])):
+        with pytest.raises(UserError, match=r"x\.json: names .*no file of a dataset"):
+            Manifest.from_bytes(manifest.to_bytes(), "x.json")

@@ -33,9 +33,7 @@ def make_shard(folder: Path) -> tuple[Path, dict[str, object]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(raw)
     out = folder / "out"
-    options = PreprocessOptions(
-        corpus=str(folder / "corpus"), out=str(out), proxy=ProxyOptions(bits=12), quiet=True
-    )
+    options = PreprocessOptions(corpus=str(folder / "corpus"), out=str(out), proxy=ProxyOptions(bits=12), quiet=True)
     manifest = preprocess(options)
     rows = pq.read_table(out / manifest.shards[0].name).to_pylist()
     for row in rows:
