@@ -20,7 +20,7 @@ PROXY_OPTIONS = $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,COD
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install preprocess verify manifest sql inspect measure demo train generate evaluate export plan compressor check lint types test test-slow bench format clean
+.PHONY: help install preprocess verify manifest summary sql inspect measure demo train generate evaluate export plan compressor check lint types test test-slow bench format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,14 +36,17 @@ $(STAMP): pyproject.toml requirements.lock
 
 install: $(STAMP)  ## make .venv from requirements.lock
 
-preprocess: $(STAMP)  ## corpus -> verified Parquet shards: PROXY=neural|bpe|gzip|identity CORPUS=... OUT=... WORKERS=n
-	@$(PY) -m pipelines preprocess $(PROXY_OPTIONS) $(call opt,OUT,out) $(call opt,RUNNER,runner) $(call opt,WORKERS,workers) $(ARGS)
+preprocess: $(STAMP)  ## corpus -> verified Parquet shards: PROXY=neural|bpe|gzip|identity CORPUS=... OUT=... WORKERS=n RUNNER=...
+	@$(PY) -m pipelines preprocess $(PROXY_OPTIONS) $(call opt,OUT,out) $(call opt,RUNNER,runner) $(call opt,SCHEDULER,scheduler) $(call opt,WORKERS,workers) $(ARGS)
 
 verify: $(STAMP)  ## check every byte of a dataset: DATA=...
 	@$(PY) -m pipelines verify $(call opt,DATA,data) $(ARGS)
 
 manifest: $(STAMP)  ## make the manifest and the row-group table anew from the receipts: DATA=...
 	@$(PY) -m pipelines manifest $(call opt,DATA,data) $(ARGS)
+
+summary: $(STAMP)  ## what the job that made a dataset did: speed, rejects, slowest units: DATA=...
+	@$(PY) -m pipelines summary $(call opt,DATA,data) $(ARGS)
 
 inspect: $(STAMP)  ## show a document cut at its symbols: DATA=... [ARGS='--doc ID']
 	@$(PY) -m pipelines inspect $(call opt,DATA,data) $(ARGS)
@@ -87,8 +90,9 @@ evaluate: $(STAMP)  ## bits per byte on held-out raw documents: RUN=...
 export: $(STAMP)  ## a trained model in the Hugging Face format of EvaByte: RUN=... OUT=... ARGS='--kind full'
 	@$(PY) -m trainer export $(call opt,RUN,run) $(call opt,OUT,out) $(ARGS)
 
-plan: $(STAMP)  ## what a run takes on GPUs that need not be there: SCALE=... GPUS=n ARGS='--recompute full'
-	@$(PY) -m trainer plan $(call opt,SCALE,scale) $(call opt,GPUS,gpus) $(ARGS)
+# With CORPUS_BYTES=3.3TB [PROXY=...] [WORKERS=n] what preprocessing takes.
+plan: $(STAMP)  ## what a run takes on GPUs that need not be there: SCALE=... GPUS=n; or a job: CORPUS_BYTES=3.3TB WORKERS=n
+	@$(PY) -m $(if $(CORPUS_BYTES),pipelines plan --corpus-bytes $(call quote,$(CORPUS_BYTES)) $(call opt,WORKERS,workers),trainer plan $(call opt,SCALE,scale) $(call opt,GPUS,gpus)) $(ARGS)
 
 compressor: $(STAMP)  ## train a byte LM and distil a compressor from it: CORPUS=... LM=small|paper OUT=... BITS='12 16'
 	@$(PY) -m compressor_model fit $(call opt,CORPUS,corpus) $(call opt,LM,lm) $(call opt,OUT,out) $(if $(BITS),--bits $(BITS)) $(ARGS)

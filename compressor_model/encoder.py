@@ -119,6 +119,29 @@ class StringTable:
         kernels.concatenate(ids, self.strings, self.starts, self.lengths, out)
         return out[:size].tobytes()
 
+    def differing(
+        self, ids: U32, first_id: int, counts: I64, data: U8, offsets: I64, spans: U16 | None = None, share: int = 0
+    ) -> npt.NDArray[np.bool_]:
+        """Which documents the strings of their ids do not spell: bool [d], without decoding into memory.
+
+        Args:
+            ids: uint32 [s], of all documents; the string of number n is `first_id` + n, any other id is a difference.
+            first_id: see above.
+            counts: int64 [d], ids of each document.
+            data: uint8 [n], documents end to end.
+            offsets: int64 [d + 1], their bounds.
+            spans: uint16 [s], bytes of each id with what it dropped; None: its string's.
+            share: an id may drop 1 / `share` of its string's length; 0: nothing.
+        """
+        from compressor_model import kernels
+
+        wrong = np.empty(len(counts), np.bool_)
+        covered = np.empty(0, np.uint16) if spans is None else spans
+        kernels.differing(
+            ids, first_id, counts, covered, share, self.strings, self.starts, self.lengths, data, offsets, wrong
+        )
+        return wrong
+
 
 def coder(codebook: Codebook, windows: Windows = "segment", fuzz: bool = False) -> CodebookCoder:
     """Lay out the tables; about 0.1 s at 16 bits once the loops are compiled.

@@ -262,6 +262,48 @@ def concatenate(ids: Array, strings: Array, starts: Array, lengths: Array, out: 
 
 
 @compiled
+def differing(
+    ids: Array, first_id: int, counts: Array, spans: Array, share: int, strings: Array, starts: Array, lengths: Array,
+    data: Array, offsets: Array, wrong: Array,
+) -> None:  # fmt: skip
+    """Which documents their views' strings, one after another, are not; nothing is written but the answers.
+
+    Args:
+        ids: uint32 [n], views end to end.
+        first_id: that of string 0; other ids than those of strings are wrong.
+        counts: int64 [d], ids of each document, summing to n.
+        spans: uint16 [n], bytes that each id stands for, its string and what was dropped; empty: its string's.
+        share: of a string's length that may be dropped: length // share; 0: none.
+        strings: uint8, all strings end to end.
+        starts: int32 [v], first byte of each.
+        lengths: uint16 [v].
+        data: uint8, documents end to end.
+        offsets: int64 [d + 1], their bounds.
+        wrong: bool [d], out.
+    """
+    first = np.int64(0)
+    for d in range(len(counts)):
+        at, end, last = offsets[d], offsets[d + 1], first + counts[d]
+        bad = False
+        for i in range(first, last):
+            number = np.int64(ids[i]) - first_id
+            if number < 0 or number >= len(starts):
+                bad = True
+                break
+            length = np.int64(lengths[number])
+            size = np.int64(spans[i]) if len(spans) else length
+            if at + size > end or size < length or size - length > (length // share if share else 0):
+                bad = True
+                break
+            begin = np.int64(starts[number])
+            for k in range(length):
+                bad |= data[at + k] != strings[begin + k]
+            at += size
+        wrong[d] = bad or at != end
+        first = last
+
+
+@compiled
 def softmax_frequencies(logits: Array, scale: int, exponentials: Array, out: Array) -> None:
     """Integer frequencies of softmax(logits * scale / 2^32 / 256), see `model.softmax_frequencies`.
 

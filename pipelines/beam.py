@@ -1,17 +1,23 @@
-"""The Beam graph: Create(units) | Reshuffle | ParDo(work) | GroupBy. Elements are units and outcomes only.
+"""The Beam graph: Create(units) | Reshuffle | ParDo(work). Elements are units and outcomes only.
 
-Documents never cross a Beam edge; results are on storage when an element arrives, so the graph needs nothing
-that any runner lacks (no writes, tags, states or side inputs).
+Documents never cross a Beam edge; results are on storage when an outcome arrives, so the graph needs nothing
+that any runner lacks (no writes, tags, states, side inputs, and no grouping: Dask's costs millions of tasks for ten
+thousand units).
 """
 
+import socket
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.environment import difference, environment
 from pipelines.local_pool import LocalPool
 from pipelines.plan import Unit
 from pipelines.shard import Outcome
+from schemas.errors import UserError
 
 RUNNERS = {
     "direct": "apache_beam.runners.portability.fn_api_runner.FnApiRunner",
@@ -19,6 +25,7 @@ RUNNERS = {
     "flink": "FlinkRunner",
     "spark": "SparkRunner",
     "dataflow": "DataflowRunner",
+    "portable": "PortableRunner",
 }
 """By full name: the short names of local runners try to download another runner first."""
 
@@ -35,7 +42,6 @@ def run(
     runner: str,
     options: Iterable[str],
     pool: LocalPool | None,
-    workers: int,
 ) -> None:
     """Run the units on a runner and wait.
 
@@ -45,17 +51,16 @@ def run(
         runner: a key of RUNNERS.
         options: Beam's own options for it.
         pool: the processes of the local runner.
-        workers: units at a time on the local runner.
     """
-    arguments = [f"--runner={RUNNERS[runner]}", *options]
-    if pool is not None:
-        _pools[id(pool)] = pool
-        arguments += ["--direct_running_mode=multi_threading", f"--direct_num_workers={workers}"]
-    if runner == "dask":
-        arguments.append(f"--dask_npartitions={len(units)}")
-    pipeline = beam.Pipeline(options=PipelineOptions(arguments, save_main_session=False))
+    pipeline = beam.Pipeline(
+        options=PipelineOptions([f"--runner={RUNNERS[runner]}", *options], save_main_session=False)
+    )
     temporary_folders.append(pipeline.local_tempdir)
-    build(pipeline, work, units, None if pool is None else id(pool))
+    if pool is None:
+        build(pipeline, DoUnit(work, environment()), units)
+    else:
+        _pools[id(pool)] = pool
+        build(pipeline, _DoUnitInPool(work, id(pool)), units)
     try:
         pipeline.run().wait_until_finish()
     finally:
@@ -63,29 +68,60 @@ def run(
             del _pools[id(pool)]
 
 
-def build(pipeline: beam.Pipeline, work: Callable[[Unit], Outcome], units: list[Unit], pool: int | None) -> None:
+def build(pipeline: beam.Pipeline, do: beam.DoFn, units: list[Unit]) -> None:
     """Add the graph to a pipeline."""
     (
         pipeline
         | "units" >> beam.Create(units, reshuffle=False)
         | "spread" >> beam.Reshuffle()
-        | "work" >> beam.ParDo(_DoUnit(work, pool))
-        | "gather" >> beam.GroupBy(lambda outcome: outcome.reused)
+        | "work" >> beam.ParDo(do)
     )
 
 
-class _DoUnit(beam.DoFn):  # type: ignore[misc]
-    """A thin caller of the work."""
+class DoUnit(beam.DoFn):  # type: ignore[misc]
+    """Does a unit where Beam puts it, and counts it in the runner's metrics, if it has them."""
 
-    def __init__(self, work: Callable[[Unit], Outcome], pool: int | None) -> None:
+    def __init__(self, work: Callable[[Unit], Outcome], expected: dict[str, str]) -> None:
         self._work = work
-        self._pool = pool
+        self._expected = expected
+
+    def setup(self) -> None:
+        """Refuse to work in another environment than the driver's.
+
+        Raises:
+            UserError: a version differs.
+        """
+        differs = difference(self._expected)
+        if differs:
+            raise UserError(
+                f"worker on {socket.gethostname()}: has {differs}; give all workers the same environment "
+                "(docs/runners.md)"
+            )
 
     def process(self, unit: Unit) -> Iterable[Outcome]:
         """Do one unit."""
-        if self._pool is None:
-            yield self._work(unit)
-            return
-        outcome = _pools[self._pool].run(self._work, unit)
-        if outcome is not None:
-            yield outcome
+        outcome = self._work(unit)
+        for name in ("documents", "raw_bytes", "rejects"):
+            Metrics.counter("units", name).inc(getattr(outcome, name))
+        Metrics.counter("units", "reused" if outcome.reused else "done").inc()
+        Metrics.distribution("units", "milliseconds").update(round(outcome.seconds * 1000))
+        yield outcome
+
+
+class _DoUnitInPool(beam.DoFn):  # type: ignore[misc]
+    """Queues all units for the processes of the local runner; Beam's own workers would each get a fixed share."""
+
+    def __init__(self, work: Callable[[Unit], Outcome], pool: int) -> None:
+        self._work = work
+        self._pool = pool
+        self._waiting: list[Future[None]] = []
+
+    def process(self, unit: Unit) -> None:
+        """Queue one unit."""
+        self._waiting.append(_pools[self._pool].submit(self._work, unit))
+
+    def finish_bundle(self) -> None:
+        """Wait for the queued ones."""
+        for future in self._waiting:
+            future.result()
+        self._waiting = []

@@ -7,6 +7,8 @@ from schemas.command_line import Command
 
 COMMANDS = {
     "preprocess": Command("pipelines.preprocess", "PreprocessOptions", "preprocess", "corpus -> verified shards"),
+    "summary": Command("pipelines.summary", "SummaryOptions", "run", "what a job did: speed, rejects, slowest units"),
+    "plan": Command("pipelines.planning.plan_job", "PlanJobOptions", "run", "what a job of any size would take"),
     "verify": Command("pipelines.verify", "VerifyOptions", "run", "check every byte of a dataset"),
     "manifest": Command("pipelines.manifest", "ManifestOptions", "run", "make a dataset's manifest anew"),
     "inspect": Command("pipelines.inspect", "InspectOptions", "inspect", "show a document cut at its symbols"),

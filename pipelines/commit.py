@@ -5,10 +5,10 @@ size and SHA-256; and no input has changed since. Anything else is redone. The m
 are made from the receipts alone, so they can be rebuilt at any time.
 """
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from pipelines.job import Job
 from pipelines.plan import Unit
 from pipelines.storage import Folder
 from schemas.errors import UserError
+from schemas.files import sha256
 from schemas.manifest import Manifest, Receipt, RejectsEntry, ShardEntry, Totals
 from schemas.shard import ROW_GROUPS_SCHEMA
 from schemas.vocabulary import Vocabulary
@@ -45,12 +46,7 @@ def existing_receipt(job: Job, unit: Unit) -> Receipt | None:
 
 def is_whole(out: Folder, entry: ShardEntry | RejectsEntry) -> bool:
     """Whether a file is there with the size and SHA-256 that its entry names."""
-    try:
-        with out.open(entry.name) as file:
-            size = file.seek(0, io.SEEK_END)
-        return size == entry.size and out.digest(entry.name) == entry.sha256
-    except OSError:
-        return False
+    return out.matches(entry.name, entry.size, entry.sha256)
 
 
 def receipt_names(out: Folder) -> list[str]:
@@ -58,19 +54,34 @@ def receipt_names(out: Folder) -> list[str]:
     return sorted(out.sizes("receipts"))
 
 
-def read_receipts(out: Folder, names: Iterable[str]) -> Iterator[Receipt]:
-    """The receipts of these names, one at a time: each holds its row groups, which add up.
+def read_receipts(out: Folder, names: Iterable[str], damaged: list[str] | None = None) -> Iterator[Receipt]:
+    """The receipts of these names, in order and few at a time: each holds its row groups, which add up.
+
+    Args:
+        out: the dataset's folder.
+        names: of the receipts.
+        damaged: takes what is wrong with those that cannot be read, which are then left out.
 
     Raises:
-        UserError: a receipt is missing or damaged.
+        UserError: a receipt is missing or damaged, and there is no `damaged` to say so.
     """
-    for name in names:
-        try:
-            yield Receipt.from_bytes(out.read(name), out.locate(name))
-        except FileNotFoundError:
-            raise UserError(
-                f"{out.locate(name)}: missing; run the same preprocess command again to complete the dataset"
-            ) from None
+    for receipt in out.each(partial(_read_receipt, out), names):
+        if isinstance(receipt, Receipt):
+            yield receipt
+        elif damaged is None:
+            raise receipt
+        else:
+            damaged.append(str(receipt))
+
+
+def _read_receipt(out: Folder, name: str) -> Receipt | UserError:
+    try:
+        return Receipt.from_bytes(out.read(name), out.locate(name))
+    except FileNotFoundError:
+        text = "missing; run the same preprocess command again to complete the dataset"
+        return UserError(f"{out.locate(name)}: {text}")
+    except UserError as error:
+        return error
 
 
 def slim(receipts: Iterable[Receipt]) -> list[Receipt]:
@@ -101,15 +112,17 @@ def write_manifest(
         receipts: slim, by unit.
         names: of the receipts, by unit; read once more, one at a time, for their row groups.
     """
-    with out.staged(ROW_GROUPS) as path, pq.ParquetWriter(path, ROW_GROUPS_SCHEMA, compression="zstd") as writer:
-        held: list[Receipt] = []
-        for receipt in read_receipts(out, names):
-            held.append(receipt)
-            if sum(len(one.row_groups) for one in held) >= _TABLE_ROWS:
-                writer.write_table(row_group_table(held))
-                held = []
-        writer.write_table(row_group_table(held))
-    manifest = manifest_of(dataset, vocabulary, receipts, out.digest(ROW_GROUPS))
+    with out.staged(ROW_GROUPS) as path:
+        with pq.ParquetWriter(path, ROW_GROUPS_SCHEMA, compression="zstd") as writer:
+            held: list[Receipt] = []
+            for receipt in read_receipts(out, names):
+                held.append(receipt)
+                if sum(len(one.row_groups) for one in held) >= _TABLE_ROWS:
+                    writer.write_table(row_group_table(held))
+                    held = []
+            writer.write_table(row_group_table(held))
+        digest = sha256(path)  # of what was written; not of what a store gives back
+    manifest = manifest_of(dataset, vocabulary, receipts, digest)
     out.write(MANIFEST, manifest.to_bytes())
     return manifest
 

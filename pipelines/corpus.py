@@ -1,7 +1,8 @@
 """What the corpus is: a specification in, a sorted listing of input files out.
 
 A specification is `stdlib` or `site-packages` (the sources of the running Python), a local file, folder or glob,
-or any fsspec URL of these. Of a dataset of ours its shards are listed. Folders are walked recursively; hidden
+or any fsspec URL of these, or a TOML file that names several of them (`pipelines.mix`). Of a dataset of ours its
+shards are listed. Folders are walked recursively; hidden
 files and folders and `__pycache__` are skipped, links to folders are not followed (links to files are), whatever
 is no regular file is skipped. Nothing is opened: formats and compressions go by name. Costs: one stat a file,
 about 5 us on a local disk; remote stores are listed in bulk. About 300 bytes of memory a file.
@@ -17,13 +18,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from fsspec.utils import glob_translate
 
-from pipelines.inputs import FileFormat, InputFile, compression_of, printable
+from pipelines import mix
+from pipelines.inputs import FileFormat, InputFile, compression_of, object_version, printable
+from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS, find
 from schemas.errors import UserError
-from schemas.remote import filesystem, is_remote
+from schemas.remote import filesystem, is_remote, local_path, repeated
+from schemas.secrets import redacted
 
 InputFormat = Literal["auto", "text", "jsonl", "parquet"]
 
@@ -31,8 +35,6 @@ _FORMATS: dict[str, FileFormat] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parq
 _PYTHON_TREES = {"stdlib": "stdlib", "site-packages": "purelib"}
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _MAGIC = re.compile(r"[*?\[]")
-_LOCAL_URLS = ("file://", "local://")
-_ETAG_KEYS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified", "mtime", "updated", "created")
 
 
 class _Found(NamedTuple):
@@ -47,22 +49,42 @@ class Corpus:
 
     Attributes:
         spec: as the user gave it.
-        inputs: sorted by the bytes of their paths; never empty.
+        inputs: sorted by the bytes of their paths, in a mix those of one corpus after the other; never empty.
+        parts: of a mix, its corpora by name; else none.
     """
 
     spec: str
     inputs: tuple[InputFile, ...]
+    parts: tuple[mix.Part, ...] = ()
 
     @cached_property
     def listed_bytes(self) -> int:
         """Sum of the stored sizes."""
         return sum(file.size for file in self.inputs)
 
+    @property
+    def taken_bytes(self) -> int:
+        """What is read of the listed bytes: all, but of a mix."""
+        return sum(part.taken_bytes for part in self.parts) if self.parts else self.listed_bytes
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """(specification, root) of each corpus."""
+        if self.parts:
+            return [(part.spec, part.root) for part in self.parts]
+        return [(self.spec, self.inputs[0].root)]
+
     @cached_property
     def listing_digest(self) -> str:
-        """SHA-256 (hex) over path, size, format and compression of each input; no times, no root."""
+        """SHA-256 (hex) over path, size, format and compression of each input; no times, no root.
+
+        Of a mix also names, weights and caps.
+        """
         digest = hashlib.sha256()
+        counts = {part.name: part for part in self.parts}
         for file in self.inputs:
+            if (part := counts.pop(file.corpus, None)) is not None:
+                digest.update(f"\0\0{part.name} {part.files} {part.weight} {part.max_bytes}\0".encode())
             # no path holds a NUL byte, so this is unambiguous
             digest.update(_path_bytes(file.path) + f"\0{file.size} {file.format} {file.compression}\0".encode())
         return digest.hexdigest()
@@ -79,18 +101,57 @@ def list_corpus(spec: str, *, format: InputFormat = "auto", include: tuple[str, 
         include: keep only inputs whose relative path or name matches one of these patterns (`*` also crosses
             folders).
 
+    Both hold in a mix for the corpora that do not have their own.
+
     Raises:
         UserError: the corpus is missing, cannot be listed, or is empty.
     """
+    entries = mix.read_mix(spec)
+    if entries is None:
+        return _list_one(spec, format, include)
+    listed = [
+        _list_one(
+            entry.spec,
+            format if entry.format is None else cast(InputFormat, entry.format),
+            include if entry.include is None else entry.include,
+            entry.name,
+        )
+        for entry in entries
+    ]
+    takes = mix.takes(entries, [corpus.listed_bytes for corpus in listed])
+    parts = [
+        mix.Part(
+            name=entry.name,
+            spec=entry.spec,
+            weight=entry.weight,
+            max_bytes=entry.max_bytes,
+            root=corpus.inputs[0].root,
+            files=len(corpus.inputs),
+            listed_bytes=corpus.listed_bytes,
+            taken_bytes=taken,
+        )
+        for entry, corpus, taken in zip(entries, listed, takes, strict=True)
+    ]
+    return Corpus(spec=spec, inputs=tuple(file for corpus in listed for file in corpus.inputs), parts=tuple(parts))
+
+
+def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: str = "") -> Corpus:
     if format not in get_args(InputFormat):
         raise UserError(f"--format: {format!r} is not one of {', '.join(get_args(InputFormat))}")
     root, found = _find(spec)
     found = list(found)
-    if any(item.path == "meta/dataset.json" for item in found):  # one of our own: its shards, not what is about them
+    paths = {item.path for item in found}
+    if "meta/dataset.json" in paths:  # one of our own: its shards, not what is about them
+        if "manifest.json" not in paths:
+            raise UserError(
+                f"{_shown(spec)}: a dataset that is not finished (no manifest.json); run the command that "
+                "makes it again, then this one"
+            )
         found = [item for item in found if fnmatch.fnmatchcase(item.path, "part-*.parquet")]
     inputs = [
         InputFile(
             root=root,
+            corpus=name,
             path=item.path,
             size=item.size,
             format=_format_of(item.path) if format == "auto" else format,
@@ -103,11 +164,15 @@ def list_corpus(spec: str, *, format: InputFormat = "auto", include: tuple[str, 
     if not inputs:
         patterns = f" that match {', '.join(include)}" if include else ""
         raise UserError(
-            f"{printable(spec)}: no files{patterns} in this corpus (hidden ones and __pycache__ are skipped); "
+            f"{_shown(spec)}: no files{patterns} in this corpus (hidden ones and __pycache__ are skipped); "
             "check the path and --include"
         )
     inputs.sort(key=lambda file: _path_bytes(file.path))
     return Corpus(spec=spec, inputs=tuple(inputs))
+
+
+def _shown(text: str) -> str:
+    return printable(redacted(text))
 
 
 def _path_bytes(path: str) -> bytes:
@@ -138,9 +203,7 @@ def _find(spec: str) -> tuple[str, Iterable[_Found]]:
         installed = _INSTALLED if spec == "stdlib" else frozenset()
         found = _walk(root, lambda name: _skipped(name) or name in installed)
         return root, (item for item in found if item.path.endswith(".py"))
-    for prefix in _LOCAL_URLS:
-        spec = spec.removeprefix(prefix)
-    return _find_remote(spec) if is_remote(spec) else _find_local(spec)
+    return _find_remote(spec) if is_remote(spec) else _find_local(local_path(spec))
 
 
 def _find_local(spec: str) -> tuple[str, Iterable[_Found]]:
@@ -149,17 +212,17 @@ def _find_local(spec: str) -> tuple[str, Iterable[_Found]]:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         if not _MAGIC.search(spec):
-            raise UserError(f"{printable(spec)}: no such file or folder; check the corpus path") from None
+            raise UserError(f"{_shown(spec)}: no such file or folder; check the corpus path") from None
         root, pattern = _split_glob(path.as_posix())
         if not Path(root).is_dir():
-            raise UserError(f"{printable(root)}: no such folder; check the corpus path") from None
+            raise UserError(f"{_shown(root)}: no such folder; check the corpus path") from None
         return root, _matching(_walk(root, _skipped, _depth(pattern)), pattern, spec)
     except OSError as error:
-        raise UserError(f"{printable(spec)}: cannot be read ({error.strerror}); check the corpus path") from None
+        raise UserError(f"{_shown(spec)}: cannot be read ({error.strerror}); check the corpus path") from None
     if stat.S_ISDIR(status.st_mode):
         return str(path), _walk(str(path), _skipped)
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{printable(spec)}: neither a regular file nor a folder; copy it to a file first")
+        raise UserError(f"{_shown(spec)}: neither a regular file nor a folder; copy it to a file first")
     return str(path.parent), [_Found(path.name, status.st_size, str(status.st_mtime_ns))]
 
 
@@ -191,28 +254,33 @@ def _walk(root: str, skip: Callable[[str], bool], depth: int | None = None) -> I
 
 def _find_remote(spec: str) -> tuple[str, Iterable[_Found]]:
     if "::" in spec:
-        raise UserError(f"{spec}: chained URLs are not supported; unpack the archive, or name its files' own URL")
+        raise UserError(
+            f"{_shown(spec)}: chained URLs are not supported; unpack the archive, or name its files' own URL"
+        )
     fs, path = filesystem(spec)
     pattern = ""
     try:
         fs.invalidate_cache()
         try:
-            info = fs.info(path)
+            info = repeated(
+                lambda: fs.info(path), spec, request_seconds=REQUEST_SECONDS, deadline_seconds=DEADLINE_SECONDS
+            )
             if info["type"] == "file":
                 root, name = _split_before(spec, len(spec))
                 return root, [_remote_found(name, info, spec)]
             root = spec
         except FileNotFoundError:
             if not _MAGIC.search(spec):
-                raise UserError(f"{spec}: no such file or folder; check the URL") from None
+                raise UserError(f"{_shown(spec)}: no such file or folder; check the URL") from None
             root, pattern = _split_glob(spec)
             path = filesystem(root)[1]
-        listing = fs.find(path, maxdepth=_depth(pattern) if pattern else None, detail=True)
+        listing = find(fs, path, spec, _depth(pattern) if pattern else None)
     except UserError:
         raise
     except Exception as error:  # each store's client has its own exceptions; all mean that there is no listing
         raise UserError(
-            f"{spec}: cannot be listed ({type(error).__name__}: {error}); check the URL and the credentials"
+            f"{_shown(spec)}: cannot be listed ({type(error).__name__}: {_shown(str(error))}); check the URL and the "
+            "credentials"
         ) from error
     prefix = path.rstrip("/") + "/"
     found = [_remote_found(name.removeprefix(prefix), info, spec) for name, info in listing.items() if name[-1] != "/"]
@@ -223,9 +291,10 @@ def _find_remote(spec: str) -> tuple[str, Iterable[_Found]]:
 def _remote_found(path: str, info: dict[str, Any], spec: str) -> _Found:
     size = info.get("size")
     if size is None:
-        raise UserError(f"{spec}: {path} has no known size on this server; copy it to a file or an object store")
-    version = next((str(info[key]) for key in _ETAG_KEYS if info.get(key) is not None), "")
-    return _Found(path, int(size), version)
+        raise UserError(
+            f"{_shown(spec)}: {path} has no known size on this server; copy it to a file or an object store"
+        )
+    return _Found(path, int(size), object_version(info))
 
 
 def _split_glob(location: str) -> tuple[str, str]:
@@ -248,5 +317,5 @@ def _matching(found: Iterable[_Found], pattern: str, spec: str) -> Iterator[_Fou
     try:
         expression = re.compile(glob_translate(pattern))
     except (ValueError, re.error) as error:
-        raise UserError(f"{printable(spec)}: not a pattern ({error}); '**' must stand alone between slashes") from None
+        raise UserError(f"{_shown(spec)}: not a pattern ({error}); '**' must stand alone between slashes") from None
     return (item for item in found if expression.match(item.path))

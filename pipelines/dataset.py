@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import commit, proxies
+from pipelines import commit, drop_list, proxies
 from pipelines.corpus import Corpus
 from pipelines.job import Job
 from pipelines.plan import PlanOptions, Unit
@@ -25,9 +26,20 @@ from pipelines.storage import Folder
 from schemas.digests import canonical
 from schemas.errors import FormatVersionError, UserError
 from schemas.manifest import Manifest, Receipt, seal, unseal
+from schemas.secrets import redacted
 from schemas.shard import FORMAT_VERSION, metadata_of
 
 SHARD_NAME = re.compile(r"part-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.parquet")
+
+_PROXY_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_PROXY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SHAPE: dict[str, Any] = {
+    "corpus": {},
+    "proxy": {"name": str, "fingerprint": str, "lossless": bool, "vocabulary": {}, "files": {}},
+    "plan": {"units": int},
+    "options": {"format_version": int, "read": {"keep_columns": list}},
+}
+"""What a description must have for anything to be done by it."""
 
 LOCK_FILE = Path(__file__).parent.parent / "requirements.lock"
 
@@ -40,10 +52,11 @@ def describe(corpus: Corpus, chosen: Chosen, job: Job, plan: PlanOptions, units:
     proxy = chosen.proxy
     description = {
         "corpus": {
-            "spec": corpus.spec,
+            "spec": redacted(corpus.spec),
             "files": len(corpus.inputs),
             "bytes": corpus.listed_bytes,
             "digest": corpus.listing_digest,
+            **({"parts": [part.description() for part in corpus.parts]} if corpus.parts else {}),
         },
         "proxy": {
             "name": proxy.name,
@@ -94,7 +107,42 @@ def read(out: Folder, *, beside_others: bool = False) -> dict[str, Any] | None:
             ) from None
         return None
     fields.pop("format_version")
-    return fields
+    return checked(fields, out.locate(commit.DATASET))
+
+
+def checked(description: dict[str, Any], place: str) -> dict[str, Any]:
+    """A description whose parts are what they must be, whoever wrote it.
+
+    Names in it become paths and URIs: none may lead out of the dataset's folder, or to another proxy's files.
+
+    Args:
+        description: of a dataset.
+        place: where it was read, for messages.
+
+    Raises:
+        UserError: something in it is missing, or named as nothing of ours is.
+    """
+    wrong = next(_misshapen(description, _SHAPE), None)
+    if wrong is not None:
+        raise UserError(f"{place}: its {wrong} is missing or of another kind; it is damaged or not ours")
+    proxy = description["proxy"]
+    names = [name for name in proxy["files"] if not _PROXY_FILE.fullmatch(name)]
+    if not _PROXY_NAME.fullmatch(proxy["name"]):
+        names.append(proxy["name"])
+    if names:
+        raise UserError(f"{place}: names {names[0]!r}, which is nothing of a dataset; it is damaged or not ours")
+    return description
+
+
+def _misshapen(value: Any, shape: Any, place: str = "") -> Iterator[str]:
+    if not isinstance(shape, dict):
+        if not isinstance(value, shape):
+            yield place
+    elif not isinstance(value, dict):
+        yield place or "content"
+    else:
+        for key, inner in shape.items():
+            yield from _misshapen(value.get(key), inner, f"{place}.{key}" if place else key)
 
 
 def _description_in_manifest(out: Folder) -> dict[str, Any]:
@@ -104,7 +152,7 @@ def _description_in_manifest(out: Folder) -> dict[str, Any]:
         UserError: there is no manifest that says it too.
     """
     try:
-        return Manifest.from_bytes(out.read(commit.MANIFEST), out.locate(commit.MANIFEST)).dataset
+        return _manifest(out).dataset
     except (FileNotFoundError, UserError):
         raise UserError(
             f"{out.locate(commit.DATASET)}: missing or damaged, and there is no manifest to mend it from; "
@@ -151,6 +199,9 @@ def remove(out: Folder) -> None:
     out.remove(commit.MANIFEST)
     for name in description["proxy"]["files"]:
         out.remove(f"{PROXY_FOLDER}/{name}")
+    for name in sorted(out.sizes(drop_list.FOLDER)):
+        if drop_list.FILE_NAME.fullmatch(Path(name).name):
+            out.remove(name)
     for name in (commit.ROW_GROUPS, commit.ERROR_LOG, commit.DATASET):
         out.remove(name)
 
@@ -159,15 +210,13 @@ def remove_units(out: Folder, keep: set[str]) -> None:
     """Delete receipts of ours other than `keep`, with the shards and rejects that they name, and stray shards."""
     kept = {f"{Path(name).stem}.parquet" for name in keep}
     for name in sorted(out.sizes("receipts").keys() - keep):
-        if not SHARD_NAME.fullmatch(f"{Path(name).stem}.parquet"):
+        shard = f"{Path(name).stem}.parquet"
+        if not SHARD_NAME.fullmatch(shard):
             continue
-        try:
-            receipt = Receipt.from_bytes(out.read(name), name)
-        except (UserError, FileNotFoundError):
-            out.remove(f"rejects/{Path(name).stem}.parquet")  # a damaged one of ours, by its name
-        else:
-            out.remove(receipt.rejects.name)
-            out.remove(receipt.shard.name)
+        out.remove(f"rejects/{shard}")
+        with suppress(UserError, FileNotFoundError):  # of a damaged one, the shard is stray
+            if Receipt.from_bytes(out.read(name), name).shard.name == shard:  # never another unit's
+                out.remove(shard)
         out.remove(name)
     for name in sorted(out.sizes()):
         if name not in kept and _is_shard(out, name):
@@ -216,7 +265,7 @@ def open_dataset(url: str) -> Dataset:
     """
     folder = Folder(url)
     try:
-        return Dataset(folder, Manifest.from_bytes(folder.read(commit.MANIFEST), folder.locate(commit.MANIFEST)))
+        return Dataset(folder, _manifest(folder))
     except (FileNotFoundError, NotADirectoryError):
         if read_or_none(folder) is not None:
             raise UserError(
@@ -225,10 +274,22 @@ def open_dataset(url: str) -> Dataset:
         raise UserError(f"DATA={url}: no dataset there; make one with: make preprocess OUT={url}") from None
 
 
+def _manifest(folder: Folder) -> Manifest:
+    place = folder.locate(commit.MANIFEST)
+    manifest = Manifest.from_bytes(folder.read(commit.MANIFEST), place)
+    checked(manifest.dataset, place)
+    return manifest
+
+
 def read_or_none(folder: Folder) -> dict[str, Any] | None:
-    """The description, or None where there is none, whatever else is there."""
+    """The description with its format version, or None where there is none, whatever else is there.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    place = folder.locate(commit.DATASET)
     try:
-        return unseal(folder.read(commit.DATASET), folder.locate(commit.DATASET))
+        return checked(unseal(folder.read(commit.DATASET), place), place)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

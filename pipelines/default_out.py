@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-_SUFFIX = re.compile(r"(\.(jsonl|ndjson|parquet|txt))?(\.(gz|zst|xz))?$")
+_SUFFIX = re.compile(r"(\.(jsonl|ndjson|parquet|txt|toml))?(\.(gz|zst|xz))?$")
 
 _DEFAULT_FORM = ("codebook", "16", "table", "segment", "none")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Stage = Literal["read", "parse", "encode", "decode"]
+Stage = Literal["read", "parse", "filter", "encode", "decode"]
 
 EXCERPT_BYTES = 256
 """Rejects keep this much of the offending bytes: enough to recognise a record, never a copy of it."""
@@ -16,12 +16,13 @@ class Document:
 
     Attributes:
         doc_id: blake2b-128 of the whole document's raw bytes (16 bytes), the same for each of its pieces.
-        source: input file, relative to the corpus root.
+        source: input file, relative to the corpus root; in a mix behind the name of its corpus.
         record: byte offset of the line (JSONL, in decompressed bytes), row index (Parquet), 0 (text).
         piece: 0-based number of the piece of a cut document; 0 for others.
         group: key of per-source figures.
         raw: the bytes of this piece.
         kept: the `--keep-columns` values: strings as they are, anything else as JSON text, None if absent.
+        whole_bytes: of the whole document, of which `raw` may be a piece; 0 where no filter will ask.
     """
 
     doc_id: bytes
@@ -31,6 +32,7 @@ class Document:
     group: str
     raw: bytes
     kept: Mapping[str, str | None] = field(default_factory=dict)
+    whole_bytes: int = field(default=0, compare=False)
 
     @property
     def key(self) -> tuple[bytes, bytes, int, int]:

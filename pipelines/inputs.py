@@ -2,16 +2,18 @@
 
 Owns `InputFile` (what the listing knows of a file), `open_input` (a seekable binary file, local or remote, opened
 in the process that reads it) and `read_chunks` (its decompressed bytes, at most 1 MiB at a time). An input that
-is missing, damaged or a decompression bomb raises `InputError`, which readers turn into one reject; anything
-else (network, memory, file handles) passes through, because a retry gives those documents and a reject loses
-them for ever. Costs: local files are read at memory speed, gzip about 380, zstd 900, xz 100 MB/s of output.
+is missing, changed, damaged or a decompression bomb raises `InputError`, which readers turn into one reject;
+anything else (memory, file handles, a store that gives no answer for minutes) passes through, because a retry gives
+those documents and a reject loses them for ever. Costs: local files are read at memory speed, gzip about 380, zstd
+900, xz 100 MB/s of output; a remote file one HEAD (in half a minute) and one GET for each 1 to 5 MiB that is read.
 """
 
 import errno
 import gzip
-import io
 import lzma
 import os
+import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +23,10 @@ from typing import Any, BinaryIO, Literal, cast
 
 import pyarrow as pa
 
+from pipelines.remote_file import RemoteFile, look_up
 from schemas.errors import UserError
 from schemas.remote import filesystem, is_remote
+from schemas.secrets import redacted
 
 FileFormat = Literal["text", "jsonl", "parquet"]
 Compression = Literal["", "gzip", "zstd", "xz"]
@@ -39,6 +43,13 @@ TAIL_BYTES = 1 << 16
 
 MAX_DECOMPRESSION = 1000
 """Bytes out per byte in. deflate cannot pass 1,032, and text worth training on stays below 20."""
+
+LOOK_SECONDS = 30.0
+"""A process that looked at an object of the corpus this lately does not ask again whether it is the listed one: a unit
+has many blocks of one large file."""
+
+_ETAGS = ("ETag", "etag", "md5Hash", "generation")
+_VERSIONS = (*_ETAGS, "LastModified", "last_modified", "mtime", "updated", "created")
 
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 _DAMAGE_ERRNOS = (errno.EIO, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
@@ -82,8 +93,12 @@ class InputFile:
 
     @property
     def source(self) -> str:
-        """Its name in columns, draws and messages: in a mix behind its corpus's, and valid UTF-8 (see `printable`)."""
-        return printable(f"{self.corpus}/{self.path}" if self.corpus else self.path)
+        """Its name in columns, draws and messages: in a mix behind its corpus's, valid UTF-8 (see `printable`).
+
+        Without the signature of a signed URL, which is part of the path.
+        """
+        name = printable(f"{self.corpus}/{self.path}" if self.corpus else self.path)
+        return redacted(name) if "?" in name and is_remote(self.root) else name
 
     @property
     def extension(self) -> str:
@@ -97,6 +112,11 @@ class InputFile:
 def compression_of(path: str) -> Compression:
     """By the last suffix of the name, in any case."""
     return _COMPRESSIONS.get(PurePosixPath(path).suffix.lower(), "")
+
+
+def object_version(info: dict[str, Any]) -> str:
+    """What tells a changed object of a store: its etag, else a time; '' where the store gives neither."""
+    return next((str(info[key]) for key in _VERSIONS if info.get(key) is not None), "")
 
 
 def printable(text: str) -> str:
@@ -126,70 +146,56 @@ def open_input(file: InputFile, *, block_bytes: int = 4 * CHUNK_BYTES) -> Binary
         block_bytes: read-ahead of remote files.
 
     Raises:
-        InputError: the file is missing or may not be read.
+        InputError: the file is missing, may not be read, or is an object that has changed since the listing.
+        UserError: a store refuses, or gives no answer before the deadline.
     """
-    root, path = file.root, file.path
-    with input_errors(root):
-        if not is_remote(root):
-            return Path(root, path).open("rb", buffering=0)
-        try:
-            with _numbered_errors():
-                fs, base = filesystem(root)
-                stored = fs.open(f"{base.rstrip('/')}/{path}", "rb", block_size=block_bytes)
-            return cast(BinaryIO, _RemoteFile(stored))
-        except PermissionError as error:
-            raise UserError(f"{root}: {printable(path)} may not be read ({error}); check the credentials") from None
+    with input_errors(file.root):
+        if not is_remote(file.root):
+            return Path(file.root, file.path).open("rb", buffering=0)
+        fs, base = filesystem(file.root)
+        path = f"{base.rstrip('/')}/{file.path}"
+        place = f"{file.root.rstrip('/')}/{printable(file.path)}"
+        _check_version(fs, path, place, file)
+        return cast(BinaryIO, RemoteFile(fs, path, file.size, place, ahead=block_bytes))
 
 
-class _RemoteFile(io.RawIOBase):
-    """A store's file whose errors have numbers, so that they cannot be taken for those of a decoder reading it."""
+_looked_at: dict[tuple[str, str, str], float] = {}
+"""When this process looked at an object, by root, path and version, in the order of time."""
 
-    def __init__(self, file: Any) -> None:
-        super().__init__()
-        self._file = file
-        self.size: int | None = getattr(file, "size", None)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return int(self._file.fileno())
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def read(self, size: int = -1) -> bytes:
-        with _numbered_errors():
-            return cast(bytes, self._file.read(size))
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+_looking = threading.Lock()
 
 
-@contextmanager
-def _numbered_errors() -> Iterator[None]:
-    """Gives a store's OSErrors a number: clients raise many without one (requests' time-outs, gcsfs' refusals)."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            error.errno = errno.EIO
-        raise
+def _check_version(fs: Any, path: str, place: str, file: InputFile) -> None:
+    """Whether an object is the listed one.
+
+    Raises:
+        InputError: it has another size or etag.
+        FileNotFoundError: it is gone.
+    """
+    now = time.monotonic()
+    key = (file.root, file.path, file.version)
+    if now - _looked_at.get(key, -LOOK_SECONDS) < LOOK_SECONDS:
+        return
+    info = look_up(fs, path, place)
+    if info["size"] != file.size:
+        raise InputError("unreadable", f"has {info['size']:,} bytes, had {file.size:,} when the corpus was listed")
+    # Times differ in form between a listing and this; etags in their quotes.
+    known = {str(info[name]).strip('"') for name in _VERSIONS if info.get(name)}
+    if file.version and any(info.get(name) for name in _ETAGS) and file.version.strip('"') not in known:
+        raise InputError("unreadable", "changed since the corpus was listed")
+    with _looking:
+        _looked_at.pop(key, None)
+        _looked_at[key] = now
+        while now - _looked_at[oldest := next(iter(_looked_at))] >= LOOK_SECONDS:
+            del _looked_at[oldest]
 
 
 @contextmanager
 def input_errors(root: str) -> Iterator[None]:
     """Turns what is the input's fault into `InputError` and lets everything else pass.
 
-    On a remote store an I/O error is the network's; only a missing object and damaged content are the input's.
+    On a remote store an I/O error is the network's; only a missing or changed object and damaged content are the
+    input's.
     """
     try:
         yield
@@ -199,7 +205,7 @@ def input_errors(root: str) -> Iterator[None]:
         raise InputError("unreadable", _one_line(error)) from None
     except OSError as error:
         local = not is_remote(root) and error.errno in _DAMAGE_ERRNOS
-        # gzip and Arrow raise OSErrors without a number, Arrow no other class; see `_RemoteFile` for those of stores
+        # gzip and Arrow raise OSErrors without a number, Arrow no other class; those of stores end in `RemoteFile`
         decoder = error.errno is None and type(error) in (OSError, gzip.BadGzipFile)
         if not (local or decoder or isinstance(error, FileNotFoundError)):
             raise
@@ -211,7 +217,7 @@ def _one_line(error: Exception) -> str:
         return "no such file"  # the text of stores names the root, which no dataset should depend on
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = printable(" ".join(str(error).split()))
+    text = printable(redacted(" ".join(str(error).split())))
     return f"{type(error).__name__}: {text[:300]}"
 
 

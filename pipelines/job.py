@@ -4,12 +4,13 @@ A `Job` is frozen, picklable and small; it travels to every worker. Everything i
 enters the unit digest, whose first 8 digits are in the shard's name.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines import proxies
+from pipelines.filters import Filters
 from pipelines.plan import Unit
 from pipelines.records import ReadOptions
 from pipelines.storage import Folder
@@ -28,6 +29,8 @@ class Job:
         read: how documents are read.
         run_bytes: raw bytes sorted at once: the unit size of the plan.
         row_group_bytes: raw bytes of a row group.
+        filters: which documents are left out.
+        dedupe: whether units get lists of their duplicates.
         prove: whether each comp view is decoded and compared before it is written.
     """
 
@@ -37,6 +40,8 @@ class Job:
     read: ReadOptions
     run_bytes: int
     row_group_bytes: int
+    filters: Filters = field(default_factory=Filters)
+    dedupe: bool = False
     prove: bool = True
 
     @property
@@ -50,7 +55,12 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """The part of the unit digest that all units share."""
+        # what is not asked for is not named: a dataset that another version began goes on
+        chosen: dict[str, Any] = {"dedupe": True} if self.dedupe else {}
+        if self.filters != Filters():
+            chosen["filters"] = asdict(self.filters)
         return {
+            **chosen,
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
             "read": asdict(self.read),
@@ -62,15 +72,16 @@ class Job:
 
     def shard_name(self, unit: Unit) -> str:
         """part-{i}-of-{n}-{digest8}.parquet."""
-        return f"{self._stem(unit)}.parquet"
+        return f"{self.stem(unit)}.parquet"
 
     def rejects_name(self, unit: Unit) -> str:
         """Of the unit's rejects file."""
-        return f"rejects/{self._stem(unit)}.parquet"
+        return f"rejects/{self.stem(unit)}.parquet"
 
     def receipt_name(self, unit: Unit) -> str:
         """Of the unit's receipt."""
-        return f"receipts/{self._stem(unit)}.json"
+        return f"receipts/{self.stem(unit)}.json"
 
-    def _stem(self, unit: Unit) -> str:
+    def stem(self, unit: Unit) -> str:
+        """Of the names of a unit's files."""
         return f"part-{unit.index:05d}-of-{unit.count:05d}-{self.unit_digest(unit)[:8]}"

@@ -1,9 +1,10 @@
 """Worker processes on one machine, under Beam's local runner.
 
-Beam's own multi-processing mode hangs when a worker is killed. So its local runner runs n threads, and each
-thread hands its unit to a process of this pool and waits. A worker that dies takes the pool with it; the units
-in flight are then run again in a new one, which is harmless, since a unit writes the same bytes however often it
-runs. A worker whose driver is gone ends itself.
+Beam's own multi-processing mode hangs when a worker is killed, and both its modes give each worker a fixed share
+of the units. So its local runner queues all units here: n threads take them in order, and each hands its unit to a
+process and waits, so that no process is idle while a unit waits. A worker that dies takes the pool with it; the
+units in flight are then run again in a new one, which is harmless, since a unit writes the same bytes however often
+it runs. A worker whose driver is gone ends itself.
 """
 
 import multiprocessing
@@ -12,9 +13,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
+from pipelines.place import Place
 from pipelines.plan import Unit
 from pipelines.shard import Outcome
 from schemas.errors import UserError
@@ -26,7 +28,7 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAY
 """Processes are the parallelism: libraries with threads of their own would fight over the cores."""
 
 
-class LocalPool:
+class LocalPool(Place):
     """Runs units in processes.
 
     Args:
@@ -38,45 +40,46 @@ class LocalPool:
         self._workers = workers
         self._lock = threading.Lock()
         self._executor = self._start()
-        self._killed = False
-        self.failure: Exception | None = None
-
-    def run(self, work: Callable[[Unit], Outcome], unit: Unit) -> Outcome | None:
-        """Do the work for a unit in a worker process and wait for it; called from many threads.
-
-        Returns:
-            The outcome; None if this unit or one before it failed. The first error is kept in `failure` and not
-            raised here: Beam would print its trace from five layers down.
-        """
         # Ctrl-C reaches the whole process group, and the driver decides what it means: workers are started from
-        # this thread and inherit its mask.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # these threads and inherit their mask.
+        self._threads = ThreadPoolExecutor(workers, initializer=_block_interrupts)
+
+    def submit(self, work: Callable[[Unit], Outcome], unit: Unit) -> "Future[None]":
+        """Queue a unit. The first error of any is kept in `failure` and is not the future's; the rest is not done then.
+
+        Args:
+            work: for the unit, in a worker process.
+            unit: to do.
+        """
+        return self._threads.submit(self._run, work, unit)
+
+    def _run(self, work: Callable[[Unit], Outcome], unit: Unit) -> None:
         for _ in range(ATTEMPTS):
             if self.failure is not None:
-                return None
+                return
             executor = self._executor
             try:
-                return executor.submit(work, unit).result()
+                executor.submit(work, unit).result()
+                return
             except BrokenProcessPool:
                 self._replace(executor)
             except Exception as error:  # noqa: BLE001 - raised in the main thread
                 self.failure = self.failure or error
-                return None
+                return
         self.failure = self.failure or UserError(
             f"unit {unit.index}: worker processes died {ATTEMPTS} times while it ran (out of memory, or killed?); "
             "use fewer WORKERS or smaller --unit-bytes, and run the same command again: finished units are kept"
         )
-        return None
 
     def kill(self) -> None:
         """End all workers now, for good; what they had not committed is lost and will be redone."""
-        with self._lock:
-            self._killed = True
+        self.failure = self.failure or UserError("worker processes were ended; finished units are kept")
         for process in list((self._executor._processes or {}).values()):
             process.kill()
 
     def close(self) -> None:
         """End the workers when they are idle."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _start(self) -> ProcessPoolExecutor:
@@ -85,11 +88,13 @@ class LocalPool:
 
     def _replace(self, broken: ProcessPoolExecutor) -> None:
         with self._lock:
-            if self._executor is broken and not self._killed:
+            if self._executor is broken and self.failure is None:
                 broken.shutdown(wait=False, cancel_futures=True)
                 self._executor = self._start()
-        if self._killed:
-            threading.Event().wait()  # for the end of the process
+
+
+def _block_interrupts() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def use_one_thread() -> None:

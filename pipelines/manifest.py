@@ -8,9 +8,11 @@ import sys
 from dataclasses import dataclass
 
 from pipelines import commit, dataset
+from pipelines.reject_limit import check_rejects
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Manifest
+from schemas.secrets import redacted
 from schemas.vocabulary import Vocabulary
 
 
@@ -29,7 +31,8 @@ def rebuild_manifest(data: str) -> Manifest:
     """Make the manifest and the row-group table anew from description and receipts; the same bytes as before.
 
     Raises:
-        UserError: units are missing or their receipts damaged, or files that they name are missing or of another size.
+        UserError: units are missing or their receipts damaged, files that they name are missing or of another size,
+            or the job was stopped because of its rejects.
     """
     folder = Folder(data)
     described = dataset.read_or_none(folder)
@@ -49,6 +52,8 @@ def rebuild_manifest(data: str) -> Manifest:
             if sizes.get(entry.name) != entry.size:
                 state = "missing" if entry.name not in sizes else f"{sizes[entry.name]:,} bytes, not {entry.size:,}"
                 raise UserError(f"{folder.locate(entry.name)}: {state}; run the same preprocess command again")
+    # Descriptions of earlier versions do not say it.
+    check_rejects(folder, receipts, described.get("max_reject_fraction", 1.0))
     vocabulary = Vocabulary.from_json(described["proxy"]["vocabulary"])
     return commit.write_manifest(folder, described, vocabulary, receipts, names)
 
@@ -61,6 +66,6 @@ def run(options: ManifestOptions) -> None:
     """
     manifest = rebuild_manifest(options.data)
     sys.stdout.write(
-        f"{Folder(options.data).locate(commit.MANIFEST)}: {len(manifest.shards)} shards, "
-        f"{manifest.totals.rows:,} documents; make verify DATA={options.data} checks their bytes\n"
+        f"{redacted(Folder(options.data).locate(commit.MANIFEST))}: {len(manifest.shards)} shards, "
+        f"{manifest.totals.rows:,} documents; make verify DATA={redacted(options.data)} checks their bytes\n"
     )

@@ -1,4 +1,4 @@
-"""Reads a run of row groups of a Parquet file as documents, our own datasets included.
+"""Reads a run of row groups of a Parquet file as documents; rows of our own datasets by `dataset_reader`.
 
 Only the wanted columns are read, in batches of about 1 MiB by the footer's sizes and of 16 rows at most. What
 bounds the memory is therefore the file's pages (by most writers 1 MiB or less), 16 of its longest values, which a
@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import dataset_reader
 from pipelines.documents import Document, Reject
-from pipelines.inputs import InputError, check_expansion, check_size, input_errors, open_input
+from pipelines.inputs import InputError, InputFile, check_expansion, check_size, input_errors, open_input
 from pipelines.plan import ParquetBlock
-from pipelines.records import ReadOptions, RefusalError, as_text, documents_of, missing_field, rejected
+from pipelines.records import ReadOptions, RefusalError, as_text, default_group, documents_of, missing_field, rejected
 
 _FIELDS = ("text", "content", "raw")
 _BATCH_BYTES = 1 << 20
@@ -31,7 +32,7 @@ _BUFFER_BYTES = 1 << 18
 
 
 def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document | Reject]:
-    """The documents and rejects of a block; `record` is the row's index in the file.
+    """The documents and rejects of a block; `record` is the row's index in the file, but for datasets of ours.
 
     A file without the column, with several of its name, or whose column is neither text nor binary, gives one
     reject a block.
@@ -48,10 +49,18 @@ def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document
             file = pq.ParquetFile(stored, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
             _check_groups(file.metadata, block)
             name = _text_column(file.schema_arrow, options)
-            for batch in _batches(file, block, name, options):
+            is_dataset = block.is_dataset and name == dataset_reader.TEXT and dataset_reader.is_shard(file.schema_arrow)
+            columns = [*dataset_reader.COLUMNS, name] if is_dataset else [name]
+            whole = dataset_reader.whole_bytes(file) if is_dataset else {}
+            for batch in _batches(file, block, columns, options):
                 first = row
-                for item in _rows(batch, name, source, first, options):
-                    row = item.record
+                for item in (
+                    _dataset_rows(batch, block.file, options, whole)
+                    if is_dataset
+                    else _rows(batch, name, block.file, first, options)
+                ):
+                    if not is_dataset:
+                        row = item.record
                     if isinstance(item, Document):
                         decoded += len(item.raw) + sum(len(value) for value in item.kept.values() if value)
                         check_expansion(decoded, block.file)
@@ -103,9 +112,11 @@ def _holds_bytes(kind: Any) -> bool:
     )
 
 
-def _batches(file: Any, block: ParquetBlock, name: str, options: ReadOptions) -> Iterator[Any]:
+def _batches(file: Any, block: ParquetBlock, columns: list[str], options: ReadOptions) -> Iterator[Any]:
+    """Batches of these columns, the last of which is the text, and of those that the options name."""
     present = set(file.schema_arrow.names)
-    columns = list(dict.fromkeys([name, *(other for other in _other_columns(options) if other in present)]))
+    name = columns[-1]
+    columns = list(dict.fromkeys([*columns, *(other for other in _other_columns(options) if other in present)]))
     only_indices = columns == [name] and pa.types.is_dictionary(file.schema_arrow.field(name).type)
     most_rows = _MAX_BATCH_INDICES if only_indices else _MAX_BATCH_ROWS
     for group in range(block.start, block.stop):
@@ -117,11 +128,30 @@ def _batches(file: Any, block: ParquetBlock, name: str, options: ReadOptions) ->
                 chunk.path_in_schema == column or chunk.path_in_schema.startswith(f"{column}.") for column in columns
             )
         )
+        if len(columns) > 1 and block.is_dataset and not _has_dictionary(metadata, name):
+            most_rows = _MAX_BATCH_INDICES  # what our writer gives: no text is repeated
         rows = max(1, min(most_rows, _BATCH_BYTES * metadata.num_rows // max(1, size)))
         yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
 
 
-def _rows(batch: Any, name: str, source: str, row: int, options: ReadOptions) -> Iterator[Document | Reject]:
+def _has_dictionary(metadata: Any, name: str) -> bool:
+    chunks = (metadata.column(index) for index in range(metadata.num_columns))
+    return any(chunk.has_dictionary_page for chunk in chunks if chunk.path_in_schema == name)
+
+
+def _dataset_rows(
+    batch: Any, file: InputFile, options: ReadOptions, whole: dataset_reader.Whole
+) -> Iterator[Document | Reject]:
+    kept = {column: _text_values(batch, column) for column in options.keep_columns}
+    if options.group_field is None and file.corpus:
+        groups: list[str | None] = [file.corpus] * batch.num_rows
+    else:
+        groups = _text_values(batch, options.group_field or "group")
+    yield from dataset_reader.documents(batch, file, kept, groups, whole)
+
+
+def _rows(batch: Any, name: str, file: InputFile, row: int, options: ReadOptions) -> Iterator[Document | Reject]:
+    source, default = file.source, default_group(file)
     texts = batch.column(name)
     kept = {column: _text_values(batch, column) for column in options.keep_columns}
     groups = None if options.group_field is None else _text_values(batch, options.group_field)
@@ -131,7 +161,7 @@ def _rows(batch: Any, name: str, source: str, row: int, options: ReadOptions) ->
             yield rejected(source, row + index, RefusalError("missing-field", f"column {name!r} is null in this row"))
             continue
         values = {column: column_values[index] for column, column_values in kept.items()}
-        group = "parquet" if groups is None else groups[index] or ""
+        group = default if groups is None else groups[index] or ""
         yield from documents_of(raw, source, row + index, group, values, options.max_document_bytes)
 
 

@@ -2,7 +2,8 @@
 
 A pure function of listing and options, recomputed rather than stored: the same on every machine, whatever the
 number of workers. A block is about 1 MiB of input: some small text files or one, a byte range of a JSONL file, a
-run of row groups of a Parquet file, or a compressed file whole, since it can be read from its start only. As the
+run of row groups of a Parquet file, a shard of one of our datasets whole, or a compressed file whole, since it can be
+read from its start only. As the
 blocks are permuted before they are grouped, each shard samples the whole corpus without an engine shuffle.
 Costs: no input is opened except for the footers of Parquet files, 16 at a time; about 3 us and 200 bytes a block.
 """
@@ -10,14 +11,17 @@ Costs: no input is opened except for the footers of Parquet files, 16 at a time;
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
 from pipelines.corpus import Corpus
 from pipelines.inputs import InputError, InputFile, check_size, input_errors, open_input
+from pipelines.mix import Part
 from schemas.draws import draw_u64, permutation
 from schemas.errors import UserError
+from schemas.shard import METADATA_KEY
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -75,7 +79,7 @@ class TextBlock:
 
     def identity(self) -> list[Any]:
         """What is read, as JSON values, for the unit's digest."""
-        return ["text", [[file.path, file.size, file.compression] for file in self.files]]
+        return ["text", [[_name(file), file.size, file.compression] for file in self.files]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,18 +102,19 @@ class JsonlBlock:
 
     def identity(self) -> list[Any]:
         """What is read, as JSON values, for the unit's digest."""
-        return ["jsonl", self.file.path, self.file.size, self.file.compression, self.start, self.stop]
+        return ["jsonl", _name(self.file), self.file.size, self.file.compression, self.start, self.stop]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParquetBlock:
-    """Row groups start <= g < stop of a Parquet file.
+    """Row groups start <= g < stop of a Parquet file; of a shard of ours always all.
 
     Attributes:
         first_row: index in the file of the first row of group `start`.
         rows: in these groups.
         input_bytes: their compressed bytes; they do not add up to the file, which has a footer and gaps.
         readable: False if the footer could not be read: a block of no row groups, for the reader to reject.
+        is_dataset: whether the file is a shard of a dataset of ours.
     """
 
     file: InputFile
@@ -119,6 +124,7 @@ class ParquetBlock:
     rows: int
     input_bytes: int
     readable: bool = True
+    is_dataset: bool = False
 
     @property
     def files(self) -> tuple[InputFile, ...]:
@@ -127,10 +133,17 @@ class ParquetBlock:
 
     def identity(self) -> list[Any]:
         """What is read, as JSON values, for the unit's digest."""
-        return ["parquet", self.file.path, self.file.size, self.file.compression, self.start, self.stop, self.readable]
+        kind = "dataset" if self.is_dataset else "parquet"
+        file = self.file
+        return [kind, _name(file), file.size, file.compression, self.start, self.stop, self.readable]
 
 
 Block = TextBlock | JsonlBlock | ParquetBlock
+
+
+def _name(file: InputFile) -> Any:
+    """As a unit's digest knows it: not as a source of the same name in a corpus that is no mix, whose group differs."""
+    return [file.corpus, file.path] if file.corpus else file.path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,21 +155,24 @@ class Unit:
         count: number of units of the plan.
         blocks: in permuted order.
         input_bytes: stored bytes of the blocks.
+        drops: SHA-256 (hex) of the list of its documents that are duplicates (`pipelines.dedupe`); empty if none are.
     """
 
     index: int
     count: int
     blocks: tuple[Block, ...]
     input_bytes: int
+    drops: str = ""
 
     def identity(self) -> list[Any]:
         """What is read, as JSON values, for the unit's digest: paths, sizes, ranges; no times."""
-        return [self.index, self.count, [block.identity() for block in self.blocks]]
+        blocks = [block.identity() for block in self.blocks]
+        return [self.index, self.count, blocks, *([self.drops] if self.drops else [])]
 
     @property
     def files(self) -> list[InputFile]:
         """Each input of the unit once, in order of first use."""
-        return list({file.path: file for block in self.blocks for file in block.files}.values())
+        return list({(file.corpus, file.path): file for block in self.blocks for file in block.files}.values())
 
 
 def plan_units(corpus: Corpus, options: PlanOptions | None = None) -> list[Unit]:
@@ -168,7 +184,7 @@ def plan_units(corpus: Corpus, options: PlanOptions | None = None) -> list[Unit]
     options = options or PlanOptions()
     blocks = permuted_blocks(corpus, options)
     total = sum(block.input_bytes for block in blocks)
-    parts = max(1, -(-total // options.resolved_unit_bytes(corpus.listed_bytes)))
+    parts = max(1, -(-total // options.resolved_unit_bytes(corpus.taken_bytes)))
     grouped: dict[int, list[Block]] = {}
     before = 0
     for block in blocks:
@@ -187,11 +203,39 @@ def plan_units(corpus: Corpus, options: PlanOptions | None = None) -> list[Unit]
 
 
 def permuted_blocks(corpus: Corpus, options: PlanOptions | None = None) -> list[Block]:
-    """The blocks in the order of their draws; their ordinals are those of `cut_blocks`."""
+    """The blocks in the order of their draws; of a corpus in a mix only as many as are taken.
+
+    A block's ordinal is its place in `cut_blocks` within its corpus, so what is taken of one does not depend on the
+    others' files. It does not depend on the seed either: that permutes what is taken.
+    """
     options = options or PlanOptions()
-    blocks = list(cut_blocks(corpus, options.block_bytes))
-    draws = (draw_u64("block", seed=options.seed, record=ordinal) for ordinal in range(len(blocks)))
+    parts = {part.name: part for part in corpus.parts}
+    blocks: list[Block] = []
+    draws: list[int] = []
+    for name, members in groupby(cut_blocks(corpus, options.block_bytes), key=lambda block: block.files[0].corpus):
+        cut = list(members)
+        taken: Iterable[int] = range(len(cut))
+        if name and parts[name].taken_bytes < parts[name].listed_bytes:
+            taken = _taken(cut, parts[name])
+        for ordinal in taken:
+            blocks.append(cut[ordinal])
+            draws.append(draw_u64("block", seed=options.seed, record=ordinal, source=name))
     return [blocks[index] for index in permutation(draws)]
+
+
+def _taken(blocks: list[Block], part: Part) -> list[int]:
+    """Ordinals of a corpus's blocks in the order of their draws, until they hold the share of it that is taken."""
+    # as a share, since the blocks of Parquet files leave out their footers
+    wanted = sum(block.input_bytes for block in blocks) * part.taken_bytes
+    order = permutation(draw_u64("block", record=ordinal, source=part.name) for ordinal in range(len(blocks)))
+    taken: list[int] = []
+    size = 0
+    for ordinal in order.tolist():
+        if size * part.listed_bytes >= wanted:
+            break
+        taken.append(ordinal)
+        size += blocks[ordinal].input_bytes
+    return taken
 
 
 def sample_blocks(blocks: Iterable[Block], limit_bytes: int) -> list[Block]:
@@ -212,12 +256,13 @@ def row_group_bytes(listed_bytes: int) -> int:
 
 
 def cut_blocks(corpus: Corpus, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-    """The blocks in listing order. Neighbouring uncompressed text files share one as long as they fit."""
+    """The blocks in listing order. Neighbouring uncompressed text files of a corpus share one as long as they fit."""
     small: list[InputFile] = []
     small_bytes = 0
     footers = _footers(corpus)
     for file in corpus.inputs:
-        if small and (not _may_share(file) or small_bytes + file.size > block_bytes or len(small) == BLOCK_FILES):
+        full = small_bytes + file.size > block_bytes or len(small) == BLOCK_FILES
+        if small and (full or not _may_share(file) or small[0].corpus != file.corpus):
             yield TextBlock(files=tuple(small))
             small, small_bytes = [], 0
         if _may_share(file):
@@ -243,12 +288,15 @@ def _jsonl_blocks(file: InputFile, block_bytes: int) -> Iterator[Block]:
         yield JsonlBlock(file=file, start=file.size * index // count, stop=file.size * (index + 1) // count)
 
 
-_Footer = Sequence[tuple[int, int]] | Literal["unreadable"]
-"""(rows, compressed bytes) of each row group."""
+class _Footer(NamedTuple):
+    """(rows, compressed bytes) of each row group of a Parquet file, and whether it is a shard of ours."""
+
+    groups: Sequence[tuple[int, int]]
+    is_dataset: bool
 
 
-def _footers(corpus: Corpus) -> Iterator[_Footer]:
-    """The footers of the corpus's Parquet files, in listing order."""
+def _footers(corpus: Corpus) -> Iterator[_Footer | None]:
+    """The footers of the corpus's Parquet files, in listing order; None where it cannot be read."""
     files = [file for file in corpus.inputs if file.format == "parquet"]
     if not files:
         return
@@ -256,35 +304,45 @@ def _footers(corpus: Corpus) -> Iterator[_Footer]:
         yield from pool.map(_footer, files)
 
 
-def _footer(file: InputFile) -> _Footer:
+def _footer(file: InputFile) -> _Footer | None:
     if file.compression:
-        return "unreadable"  # the reader says that it must be decompressed first
+        return None  # the reader says that it must be decompressed first
     try:
         with input_errors(file.root), open_input(file, block_bytes=64 * KIB) as stored:
             check_size(stored, file)
             metadata = pq.ParquetFile(stored, pre_buffer=False).metadata
             groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-            footer = [
+            sizes = [
                 (group.num_rows, sum(group.column(c).total_compressed_size for c in range(group.num_columns)))
                 for group in groups
             ]
-        if any(rows < 0 or size < 0 for rows, size in footer):
-            return "unreadable"
-        return footer
+        if any(rows < 0 or size < 0 for rows, size in sizes):
+            return None
+        return _Footer(sizes, METADATA_KEY in (metadata.metadata or {}))
     except InputError:
-        return "unreadable"  # the reader finds and reports the same
+        return None  # the reader finds and reports the same
 
 
-def _parquet_blocks(file: InputFile, footer: _Footer, block_bytes: int) -> Iterator[Block]:
-    if footer == "unreadable":
+def _parquet_blocks(file: InputFile, footer: _Footer | None, block_bytes: int) -> Iterator[Block]:
+    if footer is None:
         yield ParquetBlock(file=file, start=0, stop=0, first_row=0, rows=0, input_bytes=file.size, readable=False)
         return
+    if footer.is_dataset:  # pieces of a document may lie far apart, and no other unit may hold some of them
+        block_bytes = file.size
     start = first_row = rows = size = 0
-    for index, (group_rows, group_bytes) in enumerate(footer):
+    for index, (group_rows, group_bytes) in enumerate(footer.groups):
         if index > start and size + group_bytes > block_bytes:
             yield ParquetBlock(file=file, start=start, stop=index, first_row=first_row, rows=rows, input_bytes=size)
             start, first_row, rows, size = index, first_row + rows, 0, 0
         rows += group_rows
         size += group_bytes
     # also for a file without rows, so that each input is in exactly one plan
-    yield ParquetBlock(file=file, start=start, stop=len(footer), first_row=first_row, rows=rows, input_bytes=size)
+    yield ParquetBlock(
+        file=file,
+        start=start,
+        stop=len(footer.groups),
+        first_row=first_row,
+        rows=rows,
+        input_bytes=size,
+        is_dataset=footer.is_dataset,
+    )

@@ -4,10 +4,8 @@ Stop it at any moment, in any way; the same command goes on where it was and end
 """
 
 import fcntl
-import shlex
 import sys
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,25 +13,31 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow.parquet as pq
 import tyro
 
 from pipelines import commit, dataset
+from pipelines.columns import settled
 from pipelines.corpus import Corpus, InputFormat, list_corpus
+from pipelines.dedupe import drop_duplicates
 from pipelines.default_out import default_out
+from pipelines.filters import FilterOptions
 from pipelines.job import Job
+from pipelines.mix import composition
 from pipelines.plan import MIB, PlanOptions, Unit, plan_units, row_group_bytes
 from pipelines.progress import ProgressReport
 from pipelines.proxies.options import ProxyOptions
 from pipelines.proxies.prepare import choose
 from pipelines.proxies.sampler import Sampler
 from pipelines.records import ReadOptions
-from pipelines.running import RunnerOptions, interruptible, run_units
+from pipelines.reject_limit import check_rejects
+from pipelines.running import RunnerOptions, Work, interruptible, run_units
 from pipelines.shard import encode_shard
 from pipelines.storage import Folder
+from pipelines.summary import lines, summarise
 from schemas.errors import UserError
-from schemas.manifest import Manifest, Receipt
+from schemas.manifest import Manifest
 from schemas.remote import is_remote
+from schemas.secrets import redacted
 from schemas.shard import shard_schema
 
 
@@ -42,12 +46,15 @@ class PreprocessOptions:
     """Turn a corpus into verified Parquet shards with a raw and a comp view.
 
     Attributes:
-        corpus: stdlib, site-packages, a file, folder or glob, or any fsspec URL.
+        corpus: stdlib, site-packages, a file, folder or glob, any fsspec URL, a dataset of ours, or a .toml file that
+            names several corpora with weights and caps (docs/corpora.md).
         out: the dataset's folder, local or a URL; default data/<corpus>-<proxy>.
         proxy: which proxy.
         format: of the inputs; auto goes by file names.
         include: keep only inputs that match one of these patterns.
         read: how documents are read.
+        filters: which documents are left out.
+        dedupe: of documents with equal bytes keep the first only, over the whole corpus, which is read twice.
         seed: of the order in which the corpus is dealt to shards.
         unit_bytes: input bytes of a work unit, which becomes a shard; default 64 MiB, less for a small corpus.
         row_group_bytes: raw bytes of a row group; default 1 MiB, less for a small corpus.
@@ -64,6 +71,8 @@ class PreprocessOptions:
     format: InputFormat = "auto"
     include: tuple[str, ...] = ()
     read: Annotated[ReadOptions, tyro.conf.arg(name="")] = field(default_factory=ReadOptions)
+    filters: Annotated[FilterOptions, tyro.conf.arg(name="")] = field(default_factory=FilterOptions)
+    dedupe: bool = False
     seed: int = 0
     unit_bytes: int | None = None
     row_group_bytes: int | None = None
@@ -100,18 +109,29 @@ def preprocess(options: PreprocessOptions) -> Manifest:
         dataset.read(out)  # a folder of something else is refused before as much as a lock is put there
     with interruptible(), _locked(out):
         job, units, description = _prepare(out, corpus, options, say)
-        say(f"{corpus.spec}: {len(corpus.inputs):,} files, {corpus.listed_bytes / 1e6:.1f} MB -> {out.url}")
         start = time.monotonic()
+        if options.dedupe:
+            units = drop_duplicates(job, units, partial(_run, out, options, title="dedupe"))
         names = [job.receipt_name(unit) for unit in units]
-        run_units(partial(encode_shard, job), units, out, ProgressReport(out, names, options.quiet), options.runner)
+        progress = _run(out, options, partial(encode_shard, job), units, names)
         out.sweep()  # of workers that died
         dataset.remove_units(out, keep=set(names))  # of a plan that footers since mended made different
         receipts = commit.slim(commit.read_receipts(out, names))
-        _check_rejects(out, receipts, options.max_reject_fraction)
+        check_rejects(out, receipts, options.max_reject_fraction)
         manifest = commit.write_manifest(out, description, job.proxy.vocabulary, receipts, names)
         out.remove(commit.ERROR_LOG)
-    say(_summary(out, manifest, receipts, time.monotonic() - start))
+    seconds = time.monotonic() - start
+    say("\n".join(lines(summarise(receipts, out.url, units=len(units), job_seconds=seconds, before=progress.before))))
     return manifest
+
+
+def _run(
+    out: Folder, options: PreprocessOptions, work: Work, units: list[Unit], names: list[str], title: str = ""
+) -> ProgressReport:
+    """Do a piece of work for each unit; the names are of the files that say that a unit is done."""
+    progress = ProgressReport(out, names, options.quiet, [unit.input_bytes for unit in units], title)
+    run_units(work, units, out, progress, options.runner)
+    return progress
 
 
 def _prepare(
@@ -125,81 +145,38 @@ def _prepare(
         listing = {"digest": corpus.listing_digest, "files": len(corpus.inputs), "bytes": corpus.listed_bytes}
         known = {"corpus": listing, "proxy": request, "plan": {"seed": plan.seed}}
         dataset.check_same(out, stored, known)
-    chosen = choose(options.proxy, Sampler(corpus, options.read), out, stored, say)
+    read, warnings = settled(corpus, options.read)
+    filters = options.filters.resolve()
+    chosen = choose(options.proxy, Sampler(corpus, read, filters), out, stored, say)
     units = plan_units(corpus, plan)
     job = Job(
         out=out,
         proxy_uri=chosen.proxy.uri,
         fingerprint=chosen.proxy.fingerprint,
-        read=options.read,
-        run_bytes=plan.resolved_unit_bytes(corpus.listed_bytes),
-        row_group_bytes=options.row_group_bytes or row_group_bytes(corpus.listed_bytes),
+        read=read,
+        run_bytes=plan.resolved_unit_bytes(corpus.taken_bytes),
+        row_group_bytes=options.row_group_bytes or row_group_bytes(corpus.taken_bytes),
+        filters=filters,
+        dedupe=options.dedupe,
         prove=options.prove,
     )
-    shard_schema(options.read.keep_columns, {})  # refuses names that are taken
+    shard_schema(read.keep_columns, {})  # refuses names that are taken
     description = dataset.describe(corpus, chosen, job, plan, units)
     if stored is not None:
         dataset.check_same(out, stored, description)
         description = stored  # names and versions of the run that began it, whoever goes on
+    description = {**description, "max_reject_fraction": options.max_reject_fraction}
     if options.overwrite:
         dataset.remove(out)
         dataset.read(out, beside_others=True)
     out.sweep()
     installed = chosen.install(out)
     dataset.write(out, description)
+    size = f"{len(corpus.inputs):,} files, {corpus.listed_bytes / 1e6:.1f} MB"
+    say(f"{redacted(corpus.spec)}: {size} -> {redacted(out.url)}")
+    for line in [*composition(corpus.parts, units), *warnings]:
+        say(line)
     return replace(job, proxy_uri=installed.uri), units, description
-
-
-def _check_rejects(out: Folder, receipts: list[Receipt], limit: float) -> None:
-    totals = commit.totals_of(receipts)
-    if totals.rejects <= limit * totals.documents:
-        return
-    reasons: Counter[str] = Counter()
-    for receipt in receipts:
-        reasons.update(receipt.rejected)
-    listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(5))
-    raise UserError(
-        f"{totals.rejects:,} of {totals.documents:,} documents were rejected, more than --max-reject-fraction "
-        f"{limit:g} allows: {listed}{_example(out, receipts)}; look at them (make sql DATA={shlex.quote(out.url)} "
-        "Q='from rejects'), then mend the corpus or allow more: what is done is kept"
-    )
-
-
-def _example(out: Folder, receipts: list[Receipt]) -> str:
-    """One reject in words."""
-    name = next((receipt.rejects.name for receipt in receipts if receipt.rejects.rows), None)
-    if name is None:
-        return ""
-    with out.open(name) as file:
-        row = pq.read_table(file, pre_buffer=False).slice(0, 1).to_pylist()[0]
-    return f" (for example {row['source']}, record {row['record']}: {row['detail']})"
-
-
-def _summary(out: Folder, manifest: Manifest, receipts: list[Receipt], seconds: float) -> str:
-    totals = manifest.totals
-    lines = [
-        f"{out.url}: {totals.rows:,} documents in {len(manifest.shards)} shards, {totals.raw_bytes / 1e6:.1f} MB raw, "
-        f"{totals.stored_bytes / 1e6:.1f} MB stored",
-        f"  rejects: {totals.rejects:,}"
-        + "".join(f", {reason} {count:,}" for reason, count in sorted(manifest.rejected.items())),
-    ]
-    if totals.comp_symbols:
-        lines.append(
-            f"  comp view: {totals.comp_symbols:,} symbols, {totals.raw_bytes / totals.comp_symbols:.3f} bytes a symbol"
-            + (f", {totals.escaped_bytes / totals.raw_bytes:.2%} of bytes escaped" if totals.escaped_bytes else "")
-            + (f", {totals.dropped_bytes / totals.raw_bytes:.2%} of bytes dropped" if totals.dropped_bytes else "")
-        )
-    stages: dict[str, float] = defaultdict(float)
-    for receipt in receipts:
-        for stage, spent in receipt.seconds.items():
-            stages[stage] += spent
-    work = sum(stages.values())
-    if work:
-        shares = ", ".join(f"{stage} {spent / work:.0%}" for stage, spent in stages.items())
-        lines.append(f"  {seconds:.1f} s; {totals.raw_bytes / 1e6 / work:.1f} MB/s a worker ({shares})")
-    data = f"DATA={shlex.quote(out.url)}"
-    lines.append(f"  next: make verify {data}   make sql {data}   make inspect {data}")
-    return "\n".join(lines)
 
 
 def _say(quiet: bool, line: str) -> None:
@@ -210,14 +187,13 @@ def _say(quiet: bool, line: str) -> None:
 
 def _refuse_inside(out: Folder, corpus: Corpus) -> None:
     """A dataset inside a folder that is a corpus would be part of the corpus the next time."""
-    for root in {file.root for file in corpus.inputs}:
+    for spec, root in corpus.places:
         if is_remote(root) or not out.is_local:
-            root_url = root.rstrip("/")
-            inside = root_url == corpus.spec.rstrip("/") and out.url.startswith(f"{root_url}/")
+            url = root.rstrip("/")
+            inside = url == spec.rstrip("/") and out.url.startswith(f"{url}/")
         else:
-            place = out.path.resolve()
-            walked = Path(corpus.spec).is_dir() or "**" in corpus.spec
-            inside = walked and (place == Path(root).resolve() or Path(root).resolve() in place.parents)
+            place, folder = out.path.resolve(), Path(root).resolve()
+            inside = (Path(spec).is_dir() or "**" in spec) and (place == folder or folder in place.parents)
         if inside:
             raise UserError(f"OUT={out.url} lies inside the corpus {root}; choose a folder outside of it")
 

@@ -10,6 +10,7 @@ not in the page cache), JSONL lines of 5 KB 230-380, the same from zst 300 and g
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -20,11 +21,18 @@ from pipelines.inputs import InputError, InputFile, printable, read_chunks
 from pipelines.parquet_reader import read_parquet
 from pipelines.pieces import stream_pieces
 from pipelines.plan import Block, JsonlBlock, TextBlock
-from pipelines.records import ReadOptions, RefusalError, as_text, documents_of, missing_field, rejected
+from pipelines.records import ReadOptions, RefusalError, as_text, default_group, documents_of, missing_field, rejected
 from schemas.errors import UserError
 
 _JSON_FIELDS = ("text", "content")
 _BOM = b"\xef\xbb\xbf"
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_VALUE_MARKS = (b",", b":", b"[", b"{")
+_BYTES_A_VALUE = 16
+_LONG_LINE = 1 << 20
+"""Shorter lines are harmless: 1 MiB of brackets takes 30 MB when parsed. Of a longer one the values are limited to
+one a `_BYTES_A_VALUE` of `max_record_bytes`, since what is parsed may take 30 times the line."""
 
 
 def read_block(block: Block, options: ReadOptions) -> Iterator[Document | Reject]:
@@ -62,11 +70,14 @@ def _read_text(file: InputFile, options: ReadOptions) -> Iterator[Document | Rej
     except InputError as error:
         yield rejected(file.source, 0, error)
         return
-    doc_id, source, group = digest.digest(), file.source, file.extension
+    doc_id, source, group = digest.digest(), file.source, default_group(file)
     kept: dict[str, str | None] = dict.fromkeys(options.keep_columns)
     parts: Iterable[bytes] = (b"".join(held),) if size <= limit else _second_pass(file, doc_id, limit)
+    held.clear()
     for piece, raw in enumerate(parts):
-        yield Document(doc_id=doc_id, source=source, record=0, piece=piece, group=group, raw=raw, kept=kept)
+        yield Document(
+            doc_id=doc_id, source=source, record=0, piece=piece, group=group, raw=raw, kept=kept, whole_bytes=size
+        )
 
 
 def _second_pass(file: InputFile, doc_id: bytes, limit: int) -> Iterator[bytes]:
@@ -100,9 +111,10 @@ def _read_jsonl(block: JsonlBlock, options: ReadOptions) -> Iterator[Document | 
             try:
                 if length > limit:
                     raise RefusalError("record-too-long", f"longer than --max-record-bytes ({limit:,})")
-                value = _parse(line, record)
-                if value is not None:
-                    yield from _json_documents(value, source, record, options)
+                found = _json_text(line, block.file, record, options)
+                if found is not None:
+                    raw, group, kept = found
+                    yield from documents_of(raw, source, record, group, kept, options.max_document_bytes)
             except RefusalError as refusal:
                 yield rejected(source, record, refusal, line)
     except InputError as error:
@@ -161,12 +173,19 @@ def _head(parts: list[bytes]) -> bytes:
     return head
 
 
-def _parse(line: bytes, record: int) -> Any:
+def _parse(line: bytes, record: int, most_values: int) -> Any:
     """The JSON object of a line; None for a blank line.
 
+    Args:
+        line: without its newline.
+        record: its offset.
+        most_values: that a long line may have, see `_has_more_values`.
+
     Raises:
-        RefusalError: invalid-utf8, invalid-json, not-an-object.
+        RefusalError: record-too-long, invalid-utf8, invalid-json, not-an-object.
     """
+    if len(line) > _LONG_LINE and _has_more_values(line, most_values):
+        raise RefusalError("record-too-long", f"more than {most_values:,} JSON values (a 16th of --max-record-bytes)")
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -181,6 +200,17 @@ def _parse(line: bytes, record: int) -> Any:
     return value
 
 
+def _has_more_values(line: bytes, most: int) -> bool:
+    """Whether a line has more keys and values, each an object of some 100 bytes when parsed; outside of strings."""
+    count = at = 0
+    for string in _STRING.finditer(line):
+        count += sum(line.count(mark, at, string.start()) for mark in _VALUE_MARKS)
+        at = string.end()
+        if count > most:
+            return True
+    return count + sum(line.count(mark, at) for mark in _VALUE_MARKS) > most
+
+
 def _parse_leniently(line: bytes) -> Any:
     try:
         return json.loads(line.decode())
@@ -190,7 +220,17 @@ def _parse_leniently(line: bytes) -> Any:
         raise RefusalError("invalid-json", printable(str(error))) from None
 
 
-def _json_documents(value: dict[str, Any], source: str, record: int, options: ReadOptions) -> Iterator[Document]:
+def _json_text(
+    line: bytes, file: InputFile, record: int, options: ReadOptions
+) -> tuple[bytes, str, dict[str, str | None]] | None:
+    """Raw bytes, group and kept columns of a line; None of a blank one. What was parsed is gone when it returns.
+
+    Raises:
+        RefusalError: the line is no document.
+    """
+    value = _parse(line, record, options.max_record_bytes // _BYTES_A_VALUE)
+    if value is None:
+        return None
     names = _JSON_FIELDS if options.field is None else (options.field,)
     for name in names:
         text = value.get(name)
@@ -204,8 +244,9 @@ def _json_documents(value: dict[str, Any], source: str, record: int, options: Re
         raw = text.encode()
     except UnicodeEncodeError as error:
         raise RefusalError("lone-surrogate", f"{name!r} has one at character {error.start:,}") from None
-    group = (
-        "jsonl" if options.group_field is None else as_text(value.get(options.group_field), options.group_field) or ""
-    )
+    if options.group_field is None:
+        group = default_group(file)
+    else:
+        group = as_text(value.get(options.group_field), options.group_field) or ""
     kept = {name: as_text(value.get(name), name) for name in options.keep_columns}
-    yield from documents_of(raw, source, record, group, kept, options.max_document_bytes)
+    return raw, group, kept

@@ -5,12 +5,12 @@ in common. Pure; no I/O.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.documents import EXCERPT_BYTES, Document, Reject
-from pipelines.inputs import InputError, printable
+from pipelines.inputs import InputError, InputFile, printable
 from pipelines.pieces import pieces
 from schemas.draws import document_id
 from schemas.errors import UserError
@@ -35,17 +35,18 @@ class ReadOptions:
     Attributes:
         field: key or column of the text; None: the first of `text` and `content` (in Parquet then `raw`, so that
             our own datasets are inputs too).
-        group_field: key or column of the group; None: the file extension of a text file, else jsonl or parquet.
-        keep_columns: keys or columns to keep beside the text.
-        max_document_bytes: longer documents are cut into pieces.
+        group_field: key or column of the group; None: in a mix the name of the corpus, else the file extension of a
+            text file, jsonl or parquet.
+        keep_columns: keys or columns to keep beside the text; of a dataset of ours by default those it has.
+        max_document_bytes: longer documents are cut into pieces; those of a dataset of ours stay as they are cut.
         max_record_bytes: longer JSON lines are rejected without being held.
     """
 
     field: str | None = None
     group_field: str | None = None
     keep_columns: tuple[str, ...] = ()
-    max_document_bytes: int = 16 << 20
-    max_record_bytes: int = 256 << 20
+    max_document_bytes: int = 8 << 20
+    max_record_bytes: int = 32 << 20
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_document_bytes < 1 << 31:  # Arrow's offsets within a binary column are int32
@@ -68,11 +69,23 @@ def documents_of(
 ) -> Iterator[Document]:
     """The document, or its pieces of at most `limit` bytes, all with the doc_id of the whole."""
     doc_id = document_id(raw)
-    if len(raw) <= limit:  # the usual case, without the cost of another generator
-        yield Document(doc_id=doc_id, source=source, record=record, piece=0, group=group, raw=raw, kept=kept)
-        return
-    for piece, part in enumerate(pieces(raw, limit)):
-        yield Document(doc_id=doc_id, source=source, record=record, piece=piece, group=group, raw=part, kept=kept)
+    parts: Iterable[bytes] = (raw,) if len(raw) <= limit else pieces(raw, limit)
+    for piece, part in enumerate(parts):
+        yield Document(
+            doc_id=doc_id,
+            source=source,
+            record=record,
+            piece=piece,
+            group=group,
+            raw=part,
+            kept=kept,
+            whole_bytes=len(raw),
+        )
+
+
+def default_group(file: InputFile) -> str:
+    """The group of a document that names none itself."""
+    return file.corpus or (file.extension if file.format == "text" else file.format)
 
 
 def rejected(source: str, record: int, error: RefusalError | InputError, excerpt: bytes = b"") -> Reject:

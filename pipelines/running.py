@@ -3,6 +3,7 @@
 import logging
 import multiprocessing.util
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -12,14 +13,18 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NoReturn
 
-from pipelines import commit, local_pool
+from pipelines import commit
+from pipelines.local_pool import LocalPool
+from pipelines.place import Place
 from pipelines.plan import Unit
 from pipelines.progress import ProgressReport
 from pipelines.shard import Outcome
 from pipelines.storage import Folder
 from schemas.errors import UserError
+from schemas.secrets import redacted
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells expect it."""
@@ -28,23 +33,34 @@ Work = Callable[[Unit], Outcome]
 """What is done for each unit: picklable, harmless to repeat, and committed to storage when it returns."""
 
 
+_REMOTE_USER_ERROR = re.compile(r"UserError: (.*?)(?:\s*\[while running|\\n|\n|$)")
+"""In the trace of a worker, which is all that portable runners hand back."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunnerOptions:
     """Where units run.
 
     Attributes:
-        runner: direct runs on this machine; the others take their own options by --beam-options.
-        workers: processes of the direct runner; default all cores.
+        runner: direct and dask run on this machine; the others, and portable for any Beam job server, take their own
+            options by --beam-options (docs/runners.md).
+        workers: processes of direct, and of dask without --scheduler; default all cores.
+        scheduler: address of a running Dask scheduler, tcp://host:8786; default: processes on this machine.
         beam_options: passed to the runner as they are, one string: --beam-options="--region=x --project=y".
     """
 
-    runner: Literal["direct", "dask", "flink", "spark", "dataflow"] = "direct"
+    runner: Literal["direct", "dask", "flink", "spark", "dataflow", "portable"] = "direct"
     workers: int | None = None
+    scheduler: str | None = None
     beam_options: str = ""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise UserError(f"WORKERS={self.workers}: give 1 or more")
+        if self.scheduler is not None and self.runner != "dask":
+            raise UserError(f"--scheduler {self.scheduler}: RUNNER={self.runner} has none; give RUNNER=dask")
+        if self.runner == "portable" and "--job_endpoint" not in self.beam_options:
+            raise UserError('RUNNER=portable: give the job server, --beam-options="--job_endpoint=host:8099 ..."')
 
 
 def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressReport, options: RunnerOptions) -> None:
@@ -54,35 +70,40 @@ def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressRepo
         work: for a unit.
         units: to do.
         out: where the trace of an unexpected error goes.
-        progress: of this work.
+        progress: of this work: it names the file in `out` that each unit leaves.
         options: where to run.
 
     Raises:
-        UserError: a unit failed; those that were finished are kept.
+        UserError: a unit failed, or its result is not there; those that were finished are kept.
     """
     logging.getLogger().setLevel(logging.ERROR)  # Beam warns of optional clients that nobody here asked for
     from pipelines import beam  # takes seconds to import, which bad options should not cost
 
-    workers = min(options.workers or os.cpu_count() or 1, len(units))
-    pool = local_pool.LocalPool(workers) if options.runner == "direct" else None
+    place = Place()
     failures: list[Exception] = []
 
     def run() -> None:
         try:
-            beam.run(work, units, options.runner, shlex.split(options.beam_options), pool, workers)
+            arguments = [*place.options(len(units)), *shlex.split(options.beam_options)]
+            beam.run(work, units, options.runner, arguments, place if isinstance(place, LocalPool) else None)
         except Exception as error:  # noqa: BLE001 - carried to the main thread
             failures.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)
+    log = ""
     try:
+        place = _open(options, len(units))
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         while thread.is_alive():
             thread.join(progress.interval)
             progress.update()
+            place.check()
+        if failures:
+            log = place.logs()
     except KeyboardInterrupt:
         progress.close()
-        if pool is not None:
-            pool.kill()
+        place.kill()
+        if isinstance(place, LocalPool):
             multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]  # else a warning of semaphores
         for folder in beam.temporary_folders:
             shutil.rmtree(folder, ignore_errors=True)
@@ -91,25 +112,51 @@ def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressRepo
         )
         sys.stderr.flush()
         os._exit(INTERRUPTED)  # Beam's threads wait for units that will not end
+    except Exception:
+        progress.close()
+        place.kill()
+        raise
     progress.close()
-    if pool is not None:
-        pool.close()
-    if pool is not None and pool.failure is not None:
-        failures.insert(0, pool.failure)
-    if failures:
-        _raise_plainly(out, failures[0])
+    place.close()
+    if place.failure is not None or failures:
+        _raise_plainly(out, place.explained(place.failure or failures[0]), log)
+    listed = {name for sub in {Path(name).parent for name in progress.names} for name in out.sizes(str(sub))}
+    missing = len(set(progress.names) - listed)
+    if missing:
+        raise UserError(
+            f"RUNNER={options.runner} ended well, but {missing} of {len(units)} units are not in {redacted(out.url)}; "
+            "run the same command again: finished units are kept"
+        )
 
 
-def _raise_plainly(out: Folder, error: Exception) -> NoReturn:
-    """A user's error as it is; any other in one line, its trace in a file."""
+def _open(options: RunnerOptions, units: int) -> Place:
+    workers = min(options.workers or os.cpu_count() or 1, units)
+    if options.runner == "direct":
+        return LocalPool(workers)
+    if options.runner != "dask":
+        return Place()
+    try:
+        from pipelines.dask_cluster import DaskCluster
+    except ModuleNotFoundError as error:
+        raise UserError(f"RUNNER=dask: {error.name} is not installed; pip install proxy-compression[dask]") from None
+    return DaskCluster(workers, options.scheduler)
+
+
+def _raise_plainly(out: Folder, error: Exception, log: str) -> NoReturn:
+    """A user's error as it is; any other in one line. Its trace and what workers logged go to a file."""
+    told = _REMOTE_USER_ERROR.search(str(error))
+    trace = log if isinstance(error, UserError) else "".join(traceback.format_exception(error)) + log
+    if trace:
+        with suppress(UserError, OSError):
+            out.write(commit.ERROR_LOG, redacted(trace).encode("utf-8", "backslashreplace"))
     if isinstance(error, UserError):
         raise error
-    trace = "".join(traceback.format_exception(error))
-    with suppress(UserError, OSError):
-        out.write(commit.ERROR_LOG, trace.encode("utf-8", "backslashreplace"))
+    if told:
+        raise UserError(redacted(told[1])) from error
+    reason = " ".join(redacted(f"{type(error).__name__}: {error}").split())[:300]
     raise UserError(
-        f"a unit failed: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}; finished units are kept; the "
-        f"trace is in {out.locate(commit.ERROR_LOG)}; run the same command again once the cause is gone"
+        f"a unit failed: {reason}; finished units are kept; the trace is in {redacted(out.locate(commit.ERROR_LOG))}; "
+        "run the same command again once the cause is gone"
     ) from error
 
 

@@ -1,9 +1,9 @@
 """One work unit to one shard: read documents, encode, prove, write, commit. No Beam here, no global state.
 
 `encode_shard(job, unit) -> Outcome` may run twice, anywhere, and be killed at any moment: it writes the same bytes
-under the same names, and nothing under a final name before it is whole. Memory: one run of `run_bytes` raw, its
-sorted order, and one row group's views. On one core about 30 MB/s with the neural codebook: encode 150, prove 250,
-Parquet and zstd 70, digests 400.
+under the same names, and nothing under a final name before it is whole. Memory: one run of `run_bytes`, as it is in
+memory, and one row group's views, see docs/memory.md. Two files are open for writing, the shard and its rejects. On one
+core about 30 MB/s with the neural codebook.
 """
 
 import hashlib
@@ -11,8 +11,8 @@ import mmap
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from pipelines.job import Job
 from pipelines.plan import Unit
 from pipelines.prove import ProofError, prove
 from pipelines.proxies.base import EncodedBatch
-from pipelines.rows import ROW_BYTES, group_table, row_groups, update_content_digest
+from pipelines.rows import group_table, memory_of, row_groups, update_content_digest
 from pipelines.selection import DUPLICATE, Skipped, selected
 from schemas.files import sha256
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry
+from schemas.remote import retries_made
 from schemas.shard import (
     FORMAT_VERSION,
     REJECTS_SCHEMA,
@@ -48,11 +49,19 @@ class Outcome:
 
     Attributes:
         receipt: name of the receipt.
-        reused: whether the unit was already done.
+        reused: whether the unit was already done; it counts nothing then.
+        documents: read.
+        raw_bytes: written.
+        rejects: of the documents.
+        seconds: in all stages.
     """
 
     receipt: str
     reused: bool
+    documents: int = 0
+    raw_bytes: int = 0
+    rejects: int = 0
+    seconds: float = 0.0
 
 
 def encode_shard(job: Job, unit: Unit) -> Outcome:
@@ -61,15 +70,28 @@ def encode_shard(job: Job, unit: Unit) -> Outcome:
     Raises:
         UserError: the proxy cannot be loaded, or the output cannot be written.
     """
-    receipt = existing_receipt(job, unit)
-    if receipt is not None:
-        return Outcome(job.receipt_name(unit), True)
-    job.out.remove(MANIFEST)  # of a finished dataset one of whose units has changed: it is not finished now
+    stages, retries = _Stages(), retries_made()
+    with stages.timed("check"):
+        if existing_receipt(job, unit) is not None:
+            return Outcome(job.receipt_name(unit), True)
+        job.out.remove(MANIFEST)  # of a finished dataset one of whose units has changed: it is not finished now
     # The order of publication: rejects, shard, receipt. (Contexts end in reverse.)
-    with job.out.staged(job.shard_name(unit)) as shard_path, job.out.staged(job.rejects_name(unit)) as rejects_path:
-        receipt = _Work(job, unit, shard_path, rejects_path).run()
+    with ExitStack() as staged:
+        shard_path = staged.enter_context(job.out.staged(job.shard_name(unit)))
+        rejects_path = staged.enter_context(job.out.staged(job.rejects_name(unit)))
+        receipt = _Work(job, unit, shard_path, rejects_path, stages).run()
+        with stages.timed("commit"):
+            staged.close()
+    receipt = replace(receipt, seconds=stages.rounded(), retries=retries_made() - retries)
     job.out.write(job.receipt_name(unit), receipt.to_bytes())
-    return Outcome(job.receipt_name(unit), False)
+    return Outcome(
+        job.receipt_name(unit),
+        False,
+        documents=receipt.documents,
+        raw_bytes=receipt.shard.raw_bytes,
+        rejects=receipt.rejects.rows,
+        seconds=sum(receipt.seconds.values()),
+    )
 
 
 @dataclass
@@ -80,6 +102,7 @@ class _Work:
     unit: Unit
     shard_path: Path
     rejects_path: Path
+    stages: "_Stages"
     rejected: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     documents: int = 0
@@ -87,24 +110,28 @@ class _Work:
     comp_symbols: int = 0
     escaped_bytes: int = 0
     dropped_bytes: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def run(self) -> Receipt:
-        self.schema = shard_schema(self.job.read.keep_columns, self._metadata())
+        with self.stages.timed("load"):
+            self.schema = shard_schema(self.job.read.keep_columns, self._metadata())
         self.content = hashlib.blake2b(digest_size=32)
         self.groups: list[tuple[int, int, int]] = []
-        with (
-            pq.ParquetWriter(self.rejects_path, REJECTS_SCHEMA, compression="zstd") as rejects_writer,
-            pq.ParquetWriter(self.shard_path, self.schema, **writer_options(self.schema)) as writer,
-        ):
-            self.writer, self.rejects = writer, _RejectsBuffer(rejects_writer)
-            for documents in self._runs():
-                for group in row_groups(documents, self.job.row_group_bytes):
+        with ExitStack() as writers:
+            with self.stages.timed("write"):
+                rejects = pq.ParquetWriter(self.rejects_path, REJECTS_SCHEMA, compression="zstd")
+                self.rejects = _RejectsBuffer(writers.enter_context(rejects))
+                shard = pq.ParquetWriter(self.shard_path, self.schema, **writer_options(self.schema))
+                self.writer = writers.enter_context(shard)
+            for run in self._runs():
+                for group in row_groups(run, self.job.row_group_bytes):
                     self._write_group(group)
-            self.rejects.flush()
-        with self._timed("digest"):
-            shard, row_groups_ = self._shard_entry()
-            rejects = RejectsEntry(
+                    group.clear()  # what is written need not stay while the next run is read
+            with self.stages.timed("write"):
+                self.rejects.flush()
+                writers.close()
+        with self.stages.timed("digest"):
+            shard_entry, row_groups_ = self._shard_entry()
+            rejects_entry = RejectsEntry(
                 name=self.job.rejects_name(self.unit),
                 size=self.rejects_path.stat().st_size,
                 sha256=sha256(self.rejects_path),
@@ -114,8 +141,8 @@ class _Work:
             unit=self.unit.index,
             units=self.unit.count,
             unit_digest=self.job.unit_digest(self.unit),
-            shard=shard,
-            rejects=rejects,
+            shard=shard_entry,
+            rejects=rejects_entry,
             documents=self.documents,
             escaped_bytes=self.escaped_bytes,
             dropped_bytes=self.dropped_bytes,
@@ -124,7 +151,6 @@ class _Work:
             filtered=dict(sorted(self.skipped.items())),
             inputs=[[file.source, file.size, file.version] for file in self.unit.files],
             row_groups=row_groups_,
-            seconds={stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
         )
 
     def _metadata(self) -> dict[str, Any]:
@@ -140,28 +166,31 @@ class _Work:
         }
 
     def _runs(self) -> Iterator[list[Document]]:
-        """Documents in sorted runs of `run_bytes` raw; rejects are put aside."""
+        """Documents in sorted runs; each list is emptied when the next one is asked for."""
+        items = selected(self.job, self.unit)
+        while run := self._read_run(items):
+            yield run
+            run.clear()  # else it would stay until the next one is whole
+            pa.default_memory_pool().release_unused()  # what a long document took would stay while the next are read
+
+    def _read_run(self, items: Iterator[Document | Reject | Skipped]) -> list[Document]:
+        """The documents that fill `run_bytes` of memory, sorted; none at the end. Rejects are put aside."""
         run: list[Document] = []
         size = 0
-        items = selected(self.job, self.unit)
-        while True:
-            with self._timed("read"):
-                item = next(items, None)
-            if item is not None:
+        with self.stages.timed("read"):
+            for item in items:
                 self.documents += 1
-            if isinstance(item, Document):
-                run.append(item)
-                size += len(item.raw) + ROW_BYTES
-            elif isinstance(item, Skipped):
-                self.skipped[item.reason] += 1
-            elif item is not None:
-                self._reject(item)
-            if run and (item is None or size >= self.job.run_bytes):
-                run.sort(key=lambda document: document.key)
-                yield run
-                run, size = [], 0
-            if item is None:
-                return
+                if isinstance(item, Document):
+                    run.append(item)
+                    size += memory_of(item)
+                    if size >= self.job.run_bytes:
+                        break
+                elif isinstance(item, Skipped):
+                    self.skipped[item.reason] += 1
+                else:
+                    self._reject(item)
+            run.sort(key=lambda document: document.key)
+        return run
 
     def _reject(self, reject: Reject) -> None:
         self.rejected[reject.reason] += 1
@@ -171,10 +200,10 @@ class _Work:
         documents, batch = self._encode(documents)
         if not documents:
             return
-        with self._timed("write"):
+        with self.stages.timed("write"):
             table = group_table(documents, batch, self.schema)
             self.writer.write_table(table, row_group_size=len(documents))
-        with self._timed("digest"):
+        with self.stages.timed("digest"):
             update_content_digest(self.content, documents, batch)
         raw_bytes = sum(len(document.raw) for document in documents)
         symbols = 0 if batch is None else len(batch.ids)
@@ -198,10 +227,10 @@ class _Work:
 
     def _encode_and_prove(self, documents: list[Document]) -> EncodedBatch | None:
         raws = [document.raw for document in documents]
-        with self._timed("encode"):
+        with self.stages.timed("encode"):
             batch = self.job.proxy.encode_batch(raws)
         if self.job.prove and batch is not None:
-            with self._timed("prove"):
+            with self.stages.timed("prove"):
                 prove(self.job.proxy, raws, batch)
         return batch
 
@@ -260,13 +289,23 @@ class _Work:
             view.release()
         return entry, entries
 
+
+class _Stages:
+    """Wall seconds by what was being done."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start
+            self._seconds[stage] += time.perf_counter() - start
+
+    def rounded(self) -> dict[str, float]:
+        return {stage: round(seconds, 4) for stage, seconds in self._seconds.items()}
 
 
 class _RejectsBuffer:

@@ -1,29 +1,45 @@
 """The output folder, local or on an object store: whole files appear under their final names, or nothing does.
 
-Locally a file is written beside its place (`meta/tmp`), synced and renamed. On an object store a finished local
-file is put in one call; nothing is ever opened there for writing, which would publish a partial object when an
-exception passes.
+Locally a file is written beside its place (`meta/tmp`), synced and renamed. On an object store a finished local file
+(in TMPDIR) is put in one call, and its size there is checked; nothing is ever opened there for writing, which would
+publish a partial object when an exception passes. Every call to a store is made again when it fails or hangs, see
+`schemas.remote.repeated`; what arrives with another digest than it should have is fetched once more before it is
+believed damaged. Costs: a read of a small file is one HEAD and one GET, a written file one PUT and one HEAD.
 """
 
 import errno
 import hashlib
 import os
 import re
-import tempfile
 import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar, cast
 
+from pipelines.remote_file import COPY_BYTES, DEADLINE_SECONDS, REQUEST_SECONDS, RemoteFile, download, look_up
+from pipelines.temporary import process_folder
 from schemas.errors import UserError
-from schemas.files import sync
-from schemas.remote import filesystem, is_remote
+from schemas.files import sha256, sync
+from schemas.manifest import unseal
+from schemas.remote import filesystem, is_remote, local_path, repeated
+from schemas.secrets import redacted
+
+T = TypeVar("T")
+Item = TypeVar("Item")
 
 TEMP = "meta/tmp"
 _TEMP_NAME = re.compile(rf"{TEMP}/\d+-[0-9a-f]{{32}}\.tmp")
-_LOCAL_URLS = ("file://", "local://")
+
+AT_ONCE = 16
+"""Calls to a store at a time: it answers in 50 ms, and 50,000 files one by one would take an hour."""
+
+SLOWEST_UPLOAD = 1e6
+"""Bytes a second: an upload that has no answer by then, and a minute more, is made again."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +54,13 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a plain local path."""
-        return not is_remote(self.url) or self.url.startswith(_LOCAL_URLS)
+        """Whether this is a local path."""
+        return not is_remote(self.url)
 
     @property
     def path(self) -> Path:
         """The local path."""
-        for prefix in _LOCAL_URLS:
-            if self.url.startswith(prefix):
-                return Path(self.url.removeprefix(prefix))
-        return Path(self.url)
+        return Path(local_path(self.url))
 
     def _fs(self) -> tuple[Any, str]:
         fs, path = filesystem(self.url)
@@ -58,27 +71,98 @@ class Folder:
         return str(self.path / name) if self.is_local else f"{self.url.rstrip('/')}/{name}"
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file.
+        """The bytes of a small file; of a remote JSON file whose seal is broken, those of a second try.
 
         Raises:
             FileNotFoundError: there is none.
+            UserError: the store refuses, or does not answer.
         """
         if self.is_local:
             return (self.path / name).read_bytes()
-        fs, root = self._fs()
-        data: bytes = fs.cat_file(f"{root}/{name}")
+        data = self._read(name)
+        if name.endswith(".json"):
+            try:
+                unseal(data, name)
+            except UserError:
+                return self._read(name)
         return data
 
+    def _read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    def each(self, call: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+        """What `call` gives for each item, in order; on a store `AT_ONCE` calls are made at a time.
+
+        No more results than that are held, and no more items asked for.
+        """
+        if self.is_local:
+            yield from map(call, items)
+            return
+        waiting = iter(items)
+        asked: deque[Future[T]] = deque()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            try:
+                while True:
+                    asked += [pool.submit(call, item) for item in islice(waiting, AT_ONCE - len(asked))]
+                    if not asked:
+                        return
+                    yield asked.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
     @contextmanager
-    def open(self, name: str) -> Iterator[Any]:
-        """A file for reading, seekable."""
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """A file for reading, seekable.
+
+        Raises:
+            FileNotFoundError: there is none.
+            UserError: the store refuses or does not answer, or the object is replaced while it is read.
+        """
         if self.is_local:
             with (self.path / name).open("rb") as file:
                 yield file
             return
+        try:
+            with self._remote(name) as remote:
+                yield cast(BinaryIO, remote)
+        except EOFError as error:
+            raise UserError(f"{redacted(self.locate(name))}: {error}") from None
+
+    def _remote(self, name: str, ahead: int = 1 << 20) -> RemoteFile:
         fs, root = self._fs()
-        with fs.open(f"{root}/{name}", "rb") as file:
-            yield file
+        path = f"{root}/{name}"
+        place = self.locate(name)
+        fs.invalidate_cache(path)  # a client remembers listings, and workers have written since
+        return RemoteFile(fs, path, int(look_up(fs, path, place)["size"]), place, ahead=ahead)
+
+    @contextmanager
+    def fetched(self, name: str, sha256_hex: str = "") -> Iterator[Path]:
+        """A file as a local one; a remote one is a temporary copy.
+
+        Args:
+            name: relative to this folder.
+            sha256_hex: that it should have; a copy with another is fetched once more.
+
+        Raises:
+            FileNotFoundError: there is none.
+            UserError: as `open`, or there is no room for the copy.
+        """
+        if self.is_local:
+            yield self.path / name
+            return
+        place = process_folder()
+        copy = place / f"{uuid.uuid4().hex}.copy"
+        try:
+            with _plain_errors(f"{place} (TMPDIR)"):
+                for _ in range(2):
+                    with self.open(name) as file:
+                        download(cast(RemoteFile, file), copy)
+                    if not sha256_hex or sha256(copy) == sha256_hex:
+                        break
+            yield copy
+        finally:
+            copy.unlink(missing_ok=True)
 
     def sizes(self, sub: str = "") -> dict[str, int]:
         """Files directly in a subfolder: name relative to this folder -> size in bytes."""
@@ -91,9 +175,13 @@ class Folder:
             return {prefix + entry.name: entry.stat().st_size for entry in entries}
         fs, root = self._fs()
         place = f"{root}/{sub}" if sub else root
-        fs.invalidate_cache()
+
+        def listed() -> list[dict[str, Any]]:
+            fs.invalidate_cache(place)
+            return list(fs.ls(place, detail=True))
+
         try:
-            found = fs.ls(place, detail=True)
+            found = self._repeated(sub, listed)
         except FileNotFoundError:
             return {}
         return {
@@ -102,10 +190,29 @@ class Folder:
             if info["type"] == "file" and not str(info["name"]).endswith("/")
         }
 
-    def digest(self, name: str) -> str:
-        """SHA-256 (hex) of a file, read in pieces."""
+    def digest(self, name: str, expected: str = "") -> str:
+        """SHA-256 (hex) of a file, read in pieces; of a remote one that is not as expected, what a second try gives.
+
+        Raises:
+            FileNotFoundError: there is none.
+            UserError: as `open`.
+        """
         with self.open(name) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = _digest_of(file)
+            if expected not in ("", digest) and not self.is_local:
+                file.seek(0)
+                digest = _digest_of(file)
+        return digest
+
+    def matches(self, name: str, size: int, sha256_hex: str) -> bool:
+        """Whether a file is there with this size (bytes) and SHA-256."""
+        try:
+            with self.open(name) as file:
+                if file.seek(0, os.SEEK_END) != size:
+                    return False
+            return self.digest(name, sha256_hex) == sha256_hex
+        except OSError:  # of a local disk, or nothing there; a store that gives no answer is no OSError
+            return False
 
     def remove(self, name: str) -> None:
         """Delete a file if it is there."""
@@ -114,9 +221,25 @@ class Folder:
             return
         fs, root = self._fs()
         try:
-            fs.rm_file(f"{root}/{name}")
+            self._repeated(name, lambda: fs.rm_file(f"{root}/{name}"))
         except FileNotFoundError:
             return
+
+    def _repeated(self, name: str, call: Callable[[], T], size: int = 0) -> T:
+        """A call to the store.
+
+        Args:
+            name: for messages.
+            call: see `repeated`.
+            size: bytes that it sends.
+        """
+        more = size / SLOWEST_UPLOAD
+        return repeated(
+            call,
+            self.locate(name),
+            request_seconds=REQUEST_SECONDS + more,
+            deadline_seconds=DEADLINE_SECONDS + 4 * more,
+        )
 
     @contextmanager
     def staged(self, name: str) -> Iterator[Path]:
@@ -125,8 +248,8 @@ class Folder:
         Raises:
             UserError: no space left, or no permission; what was finished before stays.
         """
-        with _plain_errors(self.locate(name)):
-            place = self.path / TEMP if self.is_local else Path(tempfile.gettempdir())
+        with _plain_errors(self.locate(name) if self.is_local else f"{redacted(self.locate(name))} by way of TMPDIR"):
+            place = self.path / TEMP if self.is_local else process_folder()
             place.mkdir(parents=True, exist_ok=True)
             temp = place / f"{os.getpid()}-{uuid.uuid4().hex}.tmp"
             try:
@@ -142,8 +265,7 @@ class Folder:
 
     def _publish(self, temp: Path, name: str) -> None:
         if not self.is_local:
-            fs, root = self._fs()
-            fs.put_file(str(temp), f"{root}/{name}")
+            self._upload(temp, name)
             return
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,11 +273,37 @@ class Folder:
         temp.replace(target)
         sync(target.parent)
 
+    def _upload(self, temp: Path, name: str) -> None:
+        fs, root = self._fs()
+        size = temp.stat().st_size
+        there = f"{root}/{name}"
+
+        def put() -> None:
+            fs.put_file(str(temp), there)
+            fs.invalidate_cache(there)
+            stored = fs.info(there).get("size")
+            if stored != size:
+                raise OSError(errno.EIO, f"{stored} of {size:,} bytes arrived")
+
+        try:
+            self._repeated(name, put, size)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{redacted(self.locate(name))}: cannot be written ({redacted(str(error))}); is there such a bucket?"
+            ) from None
+
     def sweep(self) -> None:
-        """Delete temporary files that a killed run left."""
+        """Delete temporary files that a killed run left; remote folders have none."""
         if self.is_local:
             for name in filter(_TEMP_NAME.fullmatch, self.sizes(TEMP)):
                 self.remove(name)
+
+
+def _digest_of(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(COPY_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextmanager

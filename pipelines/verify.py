@@ -31,6 +31,7 @@ from pipelines.storage import Folder
 from pipelines.verify_shard import NOT_AS_SEALED, Checked, Task, check_unit, groups_digest, is_as_sealed
 from schemas.errors import UserError
 from schemas.manifest import Manifest, Receipt, RejectsEntry, RowGroupEntry, ShardEntry, Totals
+from schemas.secrets import redacted
 
 WORKER_BYTES = 64 << 20
 """Of shards for each further process, which takes a second or two to start."""
@@ -64,18 +65,18 @@ def run(options: VerifyOptions) -> None:
     start = time.monotonic()
     faults = verify(options)
     if faults:
-        sys.stdout.write("".join(f"{fault}\n" for fault in faults))
+        sys.stdout.write("".join(f"{redacted(fault)}\n" for fault in faults))
         sys.stdout.flush()
         raise UserError(
-            f"DATA={options.data}: {len(faults)} fault{'s' if len(faults) > 1 else ''}; the same preprocess command "
-            "run again redoes damaged units (files that are not of the dataset are yours to delete)"
+            f"DATA={redacted(options.data)}: {len(faults)} fault{'s' if len(faults) > 1 else ''}; the same preprocess "
+            "command run again redoes damaged units (files that are not of the dataset are yours to delete)"
         )
     seconds = time.monotonic() - start
     manifest = dataset.open_dataset(options.data).manifest
     totals = manifest.totals
     decoded = options.decode and is_provable(manifest.dataset) and totals.comp_symbols
     sys.stdout.write(
-        f"{options.data}: whole; {totals.rows:,} documents in {len(manifest.shards)} shards, "
+        f"{redacted(options.data)}: whole; {totals.rows:,} documents in {len(manifest.shards)} shards, "
         f"{totals.rejects:,} rejects, "
         f"{totals.raw_bytes / 1e6:.1f} MB raw, {totals.comp_symbols:,} symbols{' decoded' if decoded else ''}; "
         f"{seconds:.1f} s, {totals.raw_bytes / 1e6 / seconds:.1f} MB/s\n"
@@ -157,7 +158,7 @@ def _check_proxy(folder: Folder, described: dict[str, Any], decode: bool, faults
     before = len(faults)
     for name, digest in described["proxy"]["files"].items():
         try:
-            if folder.digest(f"{PROXY_FOLDER}/{name}") != digest:
+            if folder.digest(f"{PROXY_FOLDER}/{name}", digest) != digest:
                 faults.append(f"{PROXY_FOLDER}/{name}: differs from its SHA-256; views are not decoded")
         except FileNotFoundError:
             faults.append(f"{PROXY_FOLDER}/{name}: missing; views are not decoded")
@@ -263,7 +264,7 @@ def _accounted(totals: Totals) -> int:
 
 def _check_row_groups(folder: Folder, manifest: Manifest, units: dict[str, Checked]) -> list[str]:
     try:
-        if folder.digest(commit.ROW_GROUPS) != manifest.row_groups_sha256:
+        if folder.digest(commit.ROW_GROUPS, manifest.row_groups_sha256) != manifest.row_groups_sha256:
             return [f"{commit.ROW_GROUPS}: differs from its SHA-256; `make manifest` makes it anew"]
     except FileNotFoundError:
         return [f"{commit.ROW_GROUPS}: missing; `make manifest` makes it anew"]

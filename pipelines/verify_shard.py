@@ -6,7 +6,6 @@ parsed only where their digests hold, and whatever is wrong becomes a line that 
 """
 
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ from schemas.digests import digest_of
 from schemas.errors import UserError
 from schemas.files import sha256
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry, seal, unseal
-from schemas.remote import filesystem
 from schemas.shard import REJECTS_SCHEMA, chunk_digest, chunk_ranges, footer_start, metadata_of, shard_schema
 from schemas.vocabulary import Vocabulary
 
@@ -155,7 +153,7 @@ class _ShardCheck:
 
     def run(self) -> None:
         before = len(self._faults)
-        with _local(self._task.folder, self._entry.name) as path, path.open("rb") as file:
+        with _local(self._task.folder, self._entry.name, self._entry.sha256) as path, path.open("rb") as file:
             size = path.stat().st_size
             if size != self._entry.size:
                 self._fault(f"{size:,} bytes, expected {self._entry.size:,} (truncated, or another file)")
@@ -262,7 +260,7 @@ def _rejected_pieces(folder: Folder, name: str, wanted: set[tuple[str, int]]) ->
 
 def _check_rejects(folder: Folder, entry: RejectsEntry, receipt: Receipt | None, faults: Faults) -> None:
     name = entry.name
-    with _local(folder, name) as path:
+    with _local(folder, name, entry.sha256) as path:
         if (path.stat().st_size, sha256(path)) != (entry.size, entry.sha256):
             faults.add(f"{name}: differs from its size or SHA-256")
             return
@@ -278,13 +276,7 @@ def _check_rejects(folder: Folder, entry: RejectsEntry, receipt: Receipt | None,
 
 
 @contextmanager
-def _local(folder: Folder, name: str) -> Iterator[Path]:
-    """A file of the dataset as a local one."""
-    if folder.is_local:
-        yield folder.path / name
-        return
-    fs, root = filesystem(folder.url)
-    with tempfile.TemporaryDirectory(prefix="proxy-compression-") as temp:
-        path = Path(temp) / "file"
-        fs.get_file(f"{root.rstrip('/')}/{name}", str(path))
+def _local(folder: Folder, name: str, sha256: str = "") -> Iterator[Path]:
+    """A file of the dataset as a local one; a remote copy without this SHA-256 is fetched once more."""
+    with folder.fetched(name, sha256) as path:
         yield path

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import tyro
 
 from schemas.errors import UserError
+from schemas.secrets import redacted
 
 FAILED = 1
 BAD_OPTIONS = 2
@@ -76,7 +77,7 @@ def run(program: str, commands: Mapping[str, Command], arguments: Sequence[str])
 
 
 def _say(name: str, text: object) -> None:
-    sys.stderr.write(f"{name}: {text}\n")
+    sys.stderr.write(f"{name}: {redacted(str(text))}\n")
 
 
 def _usage(program: str, commands: Mapping[str, Command], name: str) -> int:

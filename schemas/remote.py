@@ -12,33 +12,79 @@ import fsspec
 from fsspec.registry import known_implementations
 
 from schemas.errors import UserError
+from schemas.secrets import holds_password, redacted
 
 T = TypeVar("T")
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_LOCAL_URL = re.compile(r"(?:file|local)://", re.IGNORECASE)
 
-_TRANSIENT = {"aiohttp", "botocore", "aiobotocore", "gcsfs", "google", "requests", "urllib3", "fsspec"}
+_TRANSIENT = {
+    "adlfs", "aiobotocore", "aiohttp", "asyncio", "azure", "botocore", "fsspec", "gcsfs", "google", "http", "requests",
+    "urllib3",
+}  # fmt: skip
 """Packages whose exceptions mean that the network or the store failed, beside OSError."""
 
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_REFUSALS = {
+    "DefaultCredentialsError",
+    "NoCredentialsError",
+    "ParamValidationError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+}
+"""By name, since their packages may not be installed: no credentials, or a name that no store takes."""
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Of this machine's disk, which a transfer writes to: trying again does not help."""
+
+_DOUBTFUL = (errno.EINVAL, errno.ENOSYS, errno.ENAMETOOLONG)
+"""A store says so of a name that it will never take, and also of a request that was damaged on its way."""
+
+_DOUBTFUL_TRIES = 3
 
 _LONGEST_PAUSE = 15.0
 
 
+class _Retries:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+
+
+_retries = _Retries()
+
+
 def is_remote(location: str) -> bool:
-    """Whether this is a URL for fsspec rather than a local path."""
-    return _URL.match(location) is not None
+    """Whether this is a URL for fsspec rather than a local path or the URL of one (file:// or local://)."""
+    return _URL.match(location) is not None and _LOCAL_URL.match(location) is None
+
+
+def local_path(location: str) -> str:
+    """A local path as it is, or the path in a file:// or local:// URL."""
+    return _LOCAL_URL.sub("", location, count=1)
+
+
+def retries_made() -> int:
+    """How many remote calls this process has made again so far, in all its threads."""
+    with _retries.lock:
+        return _retries.count
 
 
 def filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL and the path in it; cached per process by fsspec.
 
+    Call it outside of `repeated`: fsspec makes a client for each thread.
+
     Raises:
-        UserError: an unknown protocol, or one whose package is not installed, with the command that installs it.
+        UserError: an unknown protocol, one whose package is not installed, with the command that installs it, or a
+            password in the URL.
     """
+    if holds_password(url):
+        raise UserError(
+            f"{redacted(url)}: a URL must not hold a password, which lists of processes and messages show; give it by "
+            "the environment or fsspec's configuration (docs/storage.md)"
+        )
     match = _URL.match(url)
     protocol = match.group(1).lower() if match else "file"
     try:
@@ -48,9 +94,9 @@ def filesystem(url: str) -> tuple[Any, str]:
             remedy = f"pip install 'proxy-compression[{_EXTRAS[protocol]}]'"
         else:
             remedy = str(known_implementations.get(protocol, {}).get("err", error))
-        raise UserError(f"{url}: the package for {protocol}:// is not installed; {remedy}") from None
+        raise UserError(f"{redacted(url)}: the package for {protocol}:// is not installed; {remedy}") from None
     except ValueError as error:
-        raise UserError(f"{url}: not a URL that fsspec can open ({error})") from None
+        raise UserError(redacted(f"{url}: not a URL that fsspec can open ({error})")) from None
     return fs, str(path)
 
 
@@ -70,21 +116,29 @@ def repeated(call: Callable[[], T], place: str, *, request_seconds: float, deadl
     """
     end = time.monotonic() + deadline_seconds
     pause = 0.5
+    tries = 0
     while True:
+        tries += 1
         try:
             return within(min(request_seconds, max(1.0, end - time.monotonic())), call)
         except (FileNotFoundError, NotADirectoryError):
             raise
         except Exception as error:  # whatever is not known to be transient is raised again
-            if not _is_transient(error):
-                if getattr(error, "errno", None) in _LOCAL:
+            number = getattr(error, "errno", None)
+            if not _is_transient(error) or (number in _DOUBTFUL and tries >= _DOUBTFUL_TRIES):
+                if number in _LOCAL:
                     raise
-                if isinstance(error, OSError):
-                    raise UserError(f"{place}: refused ({error})") from None
+                if isinstance(error, OSError) or type(error).__name__ in _REFUSALS:
+                    raise UserError(
+                        f"{redacted(place)}: refused ({_one_line(error)}); check it and the credentials"
+                    ) from None
                 raise
             if time.monotonic() + pause > end:
-                text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                raise UserError(f"{place}: no answer within {deadline_seconds:.0f} s of trying ({text})") from None
+                raise UserError(
+                    f"{redacted(place)}: no answer within {deadline_seconds:.0f} s of trying ({_one_line(error)})"
+                ) from None
+        with _retries.lock:
+            _retries.count += 1
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -113,7 +167,13 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     return cast(T, answer)
 
 
+def _one_line(error: Exception) -> str:
+    return redacted(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+
+
 def _is_transient(error: Exception) -> bool:
-    if isinstance(error, _FINAL) or getattr(error, "errno", None) in _LOCAL:
+    if isinstance(error, _FINAL) or getattr(error, "errno", None) in _LOCAL or type(error).__name__ in _REFUSALS:
+        return False
+    if str(error).startswith("Forbidden"):  # gcsfs says so in a plain OSError
         return False
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSIENT

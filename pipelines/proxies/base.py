@@ -19,6 +19,8 @@ U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
 
+_SUMMED_AT_ONCE = 1 << 20
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -50,7 +52,10 @@ class EncodedBatch:
 
     @classmethod
     def of(cls, documents: Sequence[Encoded]) -> "EncodedBatch":
-        """Join documents' views; all have spans or none has."""
+        """Join documents' views; all have spans or none has. One alone is not copied."""
+        if len(documents) == 1:
+            one = documents[0]
+            return cls(one.ids, one.spans, np.array([len(one.ids)], np.int64), one.escaped_bytes, one.dropped_bytes)
         spans = [document.spans for document in documents if document.spans is not None]
         return cls(
             ids=np.concatenate([document.ids for document in documents] or [np.empty(0, np.uint32)]),
@@ -139,6 +144,19 @@ def slices(joined: bytes, lengths: I64) -> list[bytes]:
 
 def sums(values: npt.NDArray[np.integer] | npt.NDArray[np.bool_], counts: I64) -> I64:
     """Sum of each of consecutive groups of `counts` values, int64 [len(counts)]; a group may be empty."""
-    total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-    ends = np.cumsum(counts)
-    return total[ends] - total[ends - counts]
+    if len(values) > _SUMMED_AT_ONCE:  # few groups, and reduceat would make int64 of all values first
+        parts = np.split(values, np.cumsum(counts)[:-1])
+        return np.array([part.sum(dtype=np.int64) for part in parts], np.int64)
+    total = np.zeros(len(counts), np.int64)
+    filled = counts > 0
+    if filled.any():
+        first = np.cumsum(counts) - counts
+        total[filled] = np.add.reduceat(values, first[filled], dtype=np.int64)
+    return total
+
+
+def joined(raws: Sequence[bytes]) -> tuple[U8, I64]:
+    """Documents end to end, uint8 [n] (one alone is not copied), and their bounds, int64 [d + 1]."""
+    offsets = np.zeros(len(raws) + 1, np.int64)
+    np.cumsum([len(raw) for raw in raws], out=offsets[1:])
+    return np.frombuffer(raws[0] if len(raws) == 1 else b"".join(raws), np.uint8), offsets

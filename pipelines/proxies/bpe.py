@@ -14,14 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor_model.encoder import StringTable
-from pipelines.proxies.base import U32, Encoded, EncodedBatch, Proxy, slices, sums
+from compressor_model.text import batches
+from pipelines.pieces import pieces
+from pipelines.proxies.base import U32, Encoded, EncodedBatch, Proxy, joined, slices, sums
 from schemas.digests import digest_of
 from schemas.errors import UserError
 from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET, Vocabulary
 
 DEFAULT_SIZE = 32768
+
+PART_BYTES = 1 << 20
+"""A longer document is tokenised in parts, cut at a newline where there is one: the library takes some 60 bytes of
+memory a byte of text. So it is part of what decides the symbols."""
+
+_TEXTS = 4096
+"""Short texts that are tokenised in one call: each is an object of some 500 bytes there."""
 
 # The library decides the output too, and it may change: what it makes of this enters the fingerprint.
 _PROBE = (
@@ -58,7 +68,7 @@ class BpeProxy(Proxy):
         self._table = StringTable.of(strings)
         self.vocabulary = Vocabulary(proxy="bpe", comp_symbols=len(strings) - COMP_OFFSET)
         probe = hashlib.sha256(self.encode(_PROBE).ids.tobytes()).hexdigest()
-        self.fingerprint = digest_of({"proxy": "bpe", "version": 1, "tokenizer": digest, "probe": probe})
+        self.fingerprint = digest_of({"proxy": "bpe", "version": 2, "tokenizer": digest, "probe": probe})
 
     def encode(self, raw: bytes) -> Encoded:
         """Tokens at 320 + id, escaped bytes at 64 + b."""
@@ -70,28 +80,40 @@ class BpeProxy(Proxy):
         return self._table.concatenate(ids)
 
     def encode_batch(self, raws: Sequence[bytes]) -> EncodedBatch:
-        """As `encode` of each; documents that are UTF-8 are tokenised in one call."""
-        texts = [_utf8(raw) for raw in raws]
-        encodings = iter(self._tokens([text for text in texts if text is not None]))
-        views = [np.empty(0, np.uint32) if text is None else next(encodings) for text in texts]
-        for index, (raw, decoded) in enumerate(zip(raws, self._decode_views(views), strict=True)):
-            if raw != decoded:
-                views[index] = self._careful(raw)
+        """As `encode` of each; parts that are UTF-8 are tokenised many in a call."""
+        parts = [list(pieces(raw, PART_BYTES)) for raw in raws]
+        flat = [part for of_one in parts for part in of_one]
+        views = [view for some in batches(flat, PART_BYTES) for view in self._views(some)]
         ids = np.concatenate([*views, np.empty(0, np.uint32)])
+        sizes = np.array([len(view) for view in views], np.int64)
         return EncodedBatch(
             ids=ids,
             spans=self._table.lengths[ids],
-            counts=np.array([len(view) for view in views], np.int64),
+            counts=sums(sizes, np.array([len(of_one) for of_one in parts], np.int64)),
             escaped_bytes=int((ids < COMP_OFFSET).sum()),
         )
+
+    def _views(self, parts: list[bytes]) -> list[U32]:
+        """The tokens of each part."""
+        texts = [_utf8(part) for part in parts]
+        encodings = iter(self._tokens([text for text in texts if text is not None]))
+        views = [np.empty(0, np.uint32) if text is None else next(encodings) for text in texts]
+        for index in np.flatnonzero(self._differing(views, parts)):
+            views[index] = self._careful(parts[index])
+        return views
+
+    def _differing(self, views: list[U32], parts: list[bytes]) -> npt.NDArray[np.bool_]:
+        batch = EncodedBatch.of([Encoded(view, None) for view in views])
+        return self.mismatches(parts, batch)
+
+    def mismatches(self, raws: Sequence[bytes], batch: EncodedBatch) -> npt.NDArray[np.bool_]:
+        """As `Proxy.mismatches`, without the decoded documents in memory."""
+        data, offsets = joined(raws)
+        return self._table.differing(batch.ids, 0, batch.counts, data, offsets)
 
     def decode_batch(self, batch: EncodedBatch) -> list[bytes]:
         """As `decode` of each."""
         return slices(self._table.concatenate(batch.ids), sums(self._table.lengths[batch.ids], batch.counts))
-
-    def _decode_views(self, views: list[U32]) -> list[bytes]:
-        counts = np.array([len(view) for view in views], np.int64)
-        return self.decode_batch(EncodedBatch(np.concatenate([*views, np.empty(0, np.uint32)]), None, counts))
 
     def _tokens(self, texts: list[str]) -> list[U32]:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -104,14 +126,14 @@ class BpeProxy(Proxy):
 
     def _exact(self, texts: list[str], otherwise: Callable[[str], U32]) -> U32:
         """Tokens of each text that they concatenate to, `otherwise` of the rest."""
-        valid = [text for text in texts if not _is_escaped(text)]
-        tokens = iter(self._tokens(valid))
-        views = [np.empty(0, np.uint32) if _is_escaped(text) else next(tokens) for text in texts]
-        parts = [
-            view if _bytes(text) == decoded else _escape(text) if _is_escaped(text) else otherwise(text)
-            for text, view, decoded in zip(texts, views, self._decode_views(views), strict=True)
-        ]
-        return np.concatenate([*parts, np.empty(0, np.uint32)])
+        parts = [np.empty(0, np.uint32)]
+        for at in range(0, len(texts), _TEXTS):
+            some = texts[at : at + _TEXTS]
+            tokens = iter(self._tokens([text for text in some if not _is_escaped(text)]))
+            views = [_escape(text) if _is_escaped(text) else next(tokens) for text in some]
+            wrong = self._differing(views, [_bytes(text) for text in some])
+            parts += [otherwise(text) if bad else view for text, view, bad in zip(some, views, wrong, strict=True)]
+        return np.concatenate(parts)
 
 
 def train(documents: Iterable[bytes], size: int = DEFAULT_SIZE) -> bytes:

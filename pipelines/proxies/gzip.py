@@ -30,11 +30,14 @@ class GzipProxy(Proxy):
 
     def encode(self, raw: bytes) -> Encoded:
         """The bytes of a gzip member at 320 + b."""
-        return Encoded(np.frombuffer(_member(raw), np.uint8).astype(np.uint32) + np.uint32(COMP_OFFSET), None)
+        ids = np.frombuffer(_member(raw), np.uint8).astype(np.uint32)
+        ids += np.uint32(COMP_OFFSET)
+        return Encoded(ids, None)
 
     def decode(self, ids: U32) -> bytes:
         """Decompress, checksum and length included."""
-        member = (ids - np.uint32(COMP_OFFSET)).astype(np.uint8).tobytes()
+        # modulo 256 as the low byte of each id, so that four bytes an id are not copied
+        member = (ids.astype(np.uint8) - np.uint8(COMP_OFFSET & 0xFF)).tobytes()
         decompressor = zlib.decompressobj(wbits=31)
         try:
             raw = decompressor.decompress(member)
@@ -47,5 +50,5 @@ class GzipProxy(Proxy):
 
 def _member(raw: bytes) -> bytes:
     deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, -15)
-    body = deflate.compress(raw) + deflate.flush()
-    return HEADER + body + zlib.crc32(raw).to_bytes(4, "little") + (len(raw) & 0xFFFFFFFF).to_bytes(4, "little")
+    end = zlib.crc32(raw).to_bytes(4, "little") + (len(raw) & 0xFFFFFFFF).to_bytes(4, "little")
+    return b"".join((HEADER, deflate.compress(raw), deflate.flush(), end))

@@ -8,7 +8,7 @@ decides in integers.
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from compressor_model.model import ByteLM
 from compressor_model.range_coder import RangeCoder, cut
 from compressor_model.segment import LMSegmenter, Segmenter, TableSegmenter
 from compressor_model.text import Text
-from pipelines.proxies.base import I64, U8, U32, Encoded, EncodedBatch, Proxy, slices, sums
+from pipelines.proxies.base import I64, U8, U32, Encoded, EncodedBatch, Proxy, joined, slices, sums
 from schemas.digests import digest_of
 from schemas.errors import UserError
 from schemas.vocabulary import COMP_OFFSET, Vocabulary
@@ -35,8 +35,8 @@ Device = Literal["cpu", "cuda"]
 UNITS: dict[Segmentation, int] = {"table": TableSegmenter.units, "lm": LMSegmenter.units}
 """Steps of a threshold in a bit."""
 
-_CODED_SEGMENTS = 1 << 16
-"""Segments that are Python objects at a time: some 20 MB."""
+_PART_BYTES = 1 << 17
+"""Bytes whose segments are Python objects at a time: 20 MB of them at most; a multiple of `MAX_SEGMENT`."""
 
 _VERSION = 2  # of what the coders make of the same files and parameters
 
@@ -160,9 +160,10 @@ class CodebookProxy(NeuralProxy):
 
     def encode_marked(self, data: U8, offsets: I64, marks: U8) -> EncodedBatch:
         """See `NeuralProxy`."""
-        codewords, spans, counts = self._coder.encode(data, offsets, marks)
-        dropped = 0 if self.lossless else int((spans - self._coder.table.lengths[codewords]).sum(dtype=np.int64))
-        return EncodedBatch(codewords + np.uint32(COMP_OFFSET), spans, counts, dropped_bytes=dropped)
+        ids, spans, counts = self._coder.encode(data, offsets, marks)
+        dropped = 0 if self.lossless else int((spans - self._coder.table.lengths[ids]).sum(dtype=np.int64))
+        ids += np.uint32(COMP_OFFSET)
+        return EncodedBatch(ids, spans, counts, dropped_bytes=dropped)
 
     def decode(self, ids: U32) -> bytes:
         """The strings of the codewords; what windows dropped is not there."""
@@ -175,26 +176,18 @@ class CodebookProxy(NeuralProxy):
 
     def mismatches(self, raws: Sequence[bytes], batch: EncodedBatch) -> npt.NDArray[np.bool_]:
         """Views of which a window does not begin with its codeword's string, or drops more than it may."""
-        if self.lossless or batch.spans is None:
-            return super().mismatches(raws, batch)
-        lengths = self._coder.table.lengths[self._codewords(batch.ids)].astype(np.int64)
-        dropped = batch.spans - lengths
-        bad = sums((dropped < 0) | (dropped > lengths // encoder.FUZZ_SHARE), batch.counts) > 0
-        dropped = np.maximum(dropped, 0)
-        keep = np.ones(sum(map(len, raws)), bool)
-        ends = np.repeat(np.cumsum(batch.spans, dtype=np.int64), dropped)
-        places = ends - 1 - (np.arange(len(ends)) - np.repeat(np.cumsum(dropped) - dropped, dropped))
-        keep[places[places < len(keep)]] = False
-        data = np.frombuffer(b"".join(raws), np.uint8)
-        kept = slices(data[keep].tobytes(), sums(keep, np.array([len(raw) for raw in raws], np.int64)))
-        decoded = self.decode_batch(batch)
-        return bad | np.array([a != b for a, b in zip(kept, decoded, strict=True)], bool)
+        self._check(batch.ids)
+        data, offsets = joined(raws)
+        spans, share = (None, 0) if self.lossless else (batch.spans, encoder.FUZZ_SHARE)
+        return self._coder.table.differing(batch.ids, COMP_OFFSET, batch.counts, data, offsets, spans, share)
+
+    def _check(self, ids: U32) -> None:
+        if len(ids) and not COMP_OFFSET <= int(ids.min()) <= int(ids.max()) < self.vocabulary.size:
+            raise ValueError("an id that is no codeword")
 
     def _codewords(self, ids: U32) -> U32:
-        codewords = ids - np.uint32(COMP_OFFSET)  # ids below the offset wrap to large numbers
-        if len(ids) and int(codewords.max()) >= self.vocabulary.comp_symbols:
-            raise ValueError("an id that is no codeword")
-        return codewords
+        self._check(ids)
+        return ids - np.uint32(COMP_OFFSET)
 
     def _probe(self, lm: ByteLM) -> str:
         return hashlib.sha256(lm.entropies(Text.of(_PROBE)).tobytes()).hexdigest()
@@ -218,20 +211,20 @@ class RangeProxy(NeuralProxy):
 
     def encode_marked(self, data: U8, offsets: I64, marks: U8) -> EncodedBatch:
         """See `NeuralProxy`; segments of all documents are coded together, many at a time."""
-        first = cut(marks.view(bool))
-        lengths = np.diff(first, append=len(data))
-        coded, counts = [np.empty(0, np.uint32)], np.empty(len(first), np.int64)
-        for at in range(0, len(first), _CODED_SEGMENTS):
-            part = lengths[at : at + _CODED_SEGMENTS]
-            begin = int(first[at])
-            symbols = self._coder.encode(slices(data[begin : begin + int(part.sum())].tobytes(), part))
-            coded.append(np.concatenate(symbols))
-            counts[at : at + len(part)] = [len(one) for one in symbols]
-        ids = np.concatenate(coded) + np.uint32(COMP_OFFSET)
-        spans = np.zeros(len(ids), np.uint16)
-        spans[np.cumsum(counts) - counts] = lengths
-        ends = np.searchsorted(first, offsets[1:])
-        return EncodedBatch(ids, spans, sums(counts, np.diff(ends, prepend=0)))
+        coded, spans = [np.empty(0, np.uint32)], [np.empty(0, np.uint16)]
+        counts = np.zeros(len(offsets) - 1, np.int64)
+        for at, stop in _parts(marks):
+            starts = marks[at:stop] != 0
+            starts[0] = True
+            first = cut(starts)
+            lengths = np.diff(first, append=stop - at)
+            symbols = self._coder.encode(slices(data[at:stop].tobytes(), lengths))
+            coded.append(np.concatenate(symbols) + np.uint32(COMP_OFFSET))
+            sizes = np.array([len(one) for one in symbols], np.int64)
+            spans.append(np.zeros(len(coded[-1]), np.uint16))
+            spans[-1][np.cumsum(sizes) - sizes] = lengths
+            np.add.at(counts, np.searchsorted(offsets, first + at, side="right") - 1, sizes)
+        return EncodedBatch(np.concatenate(coded), np.concatenate(spans), counts)
 
     def decode(self, ids: U32) -> bytes:
         """Not possible: bits beyond a segment's information are dropped."""
@@ -244,11 +237,17 @@ class RangeProxy(NeuralProxy):
         return hashlib.sha256(np.concatenate(coded).tobytes()).hexdigest()
 
 
-def joined(raws: Sequence[bytes]) -> tuple[U8, I64]:
-    """Documents end to end: uint8 [n], and their bounds, int64 [d + 1]."""
-    offsets = np.zeros(len(raws) + 1, np.int64)
-    np.cumsum([len(raw) for raw in raws], out=offsets[1:])
-    return np.frombuffer(b"".join(raws), np.uint8), offsets
+def _parts(marks: U8) -> Iterator[tuple[int, int]]:
+    """Bounds of consecutive parts of `_PART_BYTES` at most, between which `cut` cuts too."""
+    at = 0
+    while at < len(marks):
+        stop = at + _PART_BYTES
+        if stop < len(marks):
+            inside = np.flatnonzero(marks[at + 1 : stop + 1])
+            stop = at + 1 + int(inside[-1]) if len(inside) else stop
+        stop = min(stop, len(marks))
+        yield at, stop
+        at = stop
 
 
 def load(path: str, query: dict[str, str]) -> NeuralProxy:

@@ -1,14 +1,15 @@
 """Seeded samples of a corpus: what tokenizers and compressors are trained and tried on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.corpus import Corpus
 from pipelines.documents import Document
+from pipelines.filters import Filters
 from pipelines.plan import permuted_blocks
-from pipelines.readers import read_block
 from pipelines.records import ReadOptions
+from pipelines.selection import kept
 from schemas.digests import digest_of
 from schemas.draws import may_fit
 
@@ -20,17 +21,18 @@ class Sampler:
     Attributes:
         corpus: what to sample.
         read: how documents are read.
+        filters: which are left out; duplicates are not.
     """
 
     corpus: Corpus
     read: ReadOptions
+    filters: Filters = field(default_factory=Filters)
 
     def documents(self) -> Iterator[Document]:
-        """All documents (pieces of long ones); rejects are left out."""
-        for block in permuted_blocks(self.corpus):
-            for item in read_block(block, self.read):
-                if isinstance(item, Document):
-                    yield item
+        """All documents that filters keep (pieces of long ones); rejects are left out."""
+        for item in kept(permuted_blocks(self.corpus), self.read, self.filters):
+            if isinstance(item, Document):
+                yield item
 
     def training(self, limit: int) -> Iterator[bytes]:
         """Documents that may be fitted on, `limit` bytes of them."""
@@ -46,7 +48,10 @@ class Sampler:
         """What decides the sample: the key of caches."""
         versions = [[file.source, file.size, file.version] for file in self.corpus.inputs]
         read = [self.read.field, self.read.max_document_bytes, self.read.max_record_bytes]
-        return {"inputs": digest_of({"files": versions}), "read": read}
+        chosen: dict[str, Any] = {"filters": asdict(self.filters)} if self.filters != Filters() else {}
+        if self.corpus.parts:
+            chosen["mix"] = self.corpus.listing_digest
+        return {**chosen, "inputs": digest_of({"files": versions}), "read": read}
 
     def first(self, limit: int) -> list[bytes]:
         """The first documents, `limit` bytes of them: the last one may be cut."""

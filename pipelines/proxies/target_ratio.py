@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compressor_model.segment import marks_above
-from pipelines.proxies.neural import NeuralProxy, joined
+from pipelines.proxies.base import joined
+from pipelines.proxies.neural import NeuralProxy
 from schemas.errors import UserError
 
 SAMPLE_BYTES = {"codebook": 8 << 20, "range": 1 << 20}

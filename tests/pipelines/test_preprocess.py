@@ -1,6 +1,5 @@
 """The whole job: the same bytes whatever the workers and interruptions, nothing lost, bad input in one line."""
 
-import contextlib
 import gzip
 import hashlib
 import json
@@ -434,29 +433,3 @@ def test_our_own_dataset_is_a_corpus(corpus: Path, reference: Path, tmp_path: Pa
     manifest = run_job(reference, tmp_path / "out", proxy=ProxyOptions(proxy="identity"))
     first = Manifest.from_bytes((reference / "manifest.json").read_bytes(), "manifest")
     assert (manifest.totals.rows, manifest.totals.raw_bytes) == (first.totals.rows, first.totals.raw_bytes)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
-def test_killed_again_and_again_at_random_moments_it_ends_with_the_same_bytes(
-    larger: tuple[Path, Path], tmp_path: Path, seed: int
-) -> None:
-    corpus, reference = larger
-    rng = random.Random(seed)
-    out = tmp_path / "out"
-    for _ in range(3):
-        process = start(corpus, out, workers=rng.choice([1, 2]))
-        time.sleep(rng.uniform(1.0, 3.5))
-        victims = [process.pid]
-        if rng.random() < 0.5:
-            listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-            victims = [int(pid) for pid in listed[:1]] or victims
-        for pid in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        if process.pid not in victims:
-            process.kill()
-        process.communicate(timeout=60)
-        assert not [path for path in out.glob("*.parquet") if not path.name.startswith("part-")]
-    run_job(corpus, out, workers=2)
-    assert digests(out) == digests(reference)

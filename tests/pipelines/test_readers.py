@@ -402,50 +402,12 @@ class ReadTimeoutError(OSError):
     """As requests': an OSError without a number, and no TimeoutError."""
 
 
-@pytest.mark.parametrize(
-    "error", [ConnectionResetError("lost"), ReadTimeoutError("lost"), OSError("Forbidden")], ids=repr
-)
-@pytest.mark.parametrize("suffix", ["", ".gz", ".zst", ".xz", ".parquet"])
-def test_a_lost_connection_is_not_turned_into_a_reject(
-    monkeypatch: pytest.MonkeyPatch, suffix: str, error: OSError
-) -> None:
-    fs = fsspec.filesystem("memory")
-    name = f"/lost/a.jsonl{suffix}" if suffix != ".parquet" else "/lost/a.parquet"
-    fs.pipe(name, b"x" * 100)
-
-    def fail(*_: object) -> bytes:
-        raise error
-
-    corpus = list_corpus(f"memory:/{name}")
-    monkeypatch.setattr("fsspec.implementations.memory.MemoryFile.read", fail)
-    block = next(cut_blocks(corpus)) if suffix != ".parquet" else parquet_block(corpus.inputs[0])
-    with pytest.raises(type(error)) as raised:
-        list(read_block(block, ReadOptions()))
-    assert raised.value is error
-
-
-def test_a_store_that_cannot_be_opened_is_not_turned_into_a_reject(monkeypatch: pytest.MonkeyPatch) -> None:
-    fsspec.filesystem("memory").pipe("/closed/a.jsonl", b"{}")
-    corpus = list_corpus("memory://closed")
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("Forbidden")
-
-    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.open", fail)
-    with pytest.raises(OSError, match="Forbidden"):
-        list(read_block(next(cut_blocks(corpus)), ReadOptions()))
-
-
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".jsonl.xz", ".parquet"])
 def test_damage_on_a_store_is_a_reject(suffix: str) -> None:
     name = f"damaged{suffix}/a{suffix}"
     data = COMPRESS[suffix.removeprefix(".jsonl")](b'{"text": "a"}') if suffix != ".parquet" else b"PAR1no footerPAR1"
     fsspec.filesystem("memory").pipe(f"/{name}", b"?" + data[1:])
     assert only_reject(read(f"memory://{name}")).reason == "unreadable"
-
-
-def parquet_block(file: InputFile) -> ParquetBlock:
-    return ParquetBlock(file=file, start=0, stop=1, first_row=0, rows=1, input_bytes=file.size)
 
 
 def test_remote_inputs_read_like_local_ones(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 
 from schemas.errors import UserError
-from schemas.remote import is_remote
+from schemas.remote import is_remote, local_path
 from schemas.vocabulary import Vocabulary
 from trainer.checkpoints.saving import newest
 from trainer.checkpoints.stores import store_at
@@ -64,7 +64,7 @@ def restore(run: str) -> Restored:
 
 def _checkpoints(run: str) -> str:
     """Where a run has its checkpoints: a URL itself, or what its configuration says."""
-    if is_remote(run):
+    if is_remote(run) or local_path(run) != run:
         return run
     try:
         config = json.loads((Path(run) / RUN_CONFIG).read_bytes())

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from schemas.errors import UserError
 from schemas.files import sha256, sync
-from schemas.remote import filesystem, is_remote, repeated
+from schemas.remote import filesystem, is_remote, local_path, repeated
 from trainer.parallel import Processes
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def store_at(location: str | Path) -> "Store":
         UserError: a URL that cannot be opened.
     """
     text = str(location)
-    return _Remote(text) if is_remote(text) and not text.startswith("file://") else _Local(text)
+    return _Remote(text) if is_remote(text) else _Local(text)
 
 
 class Store(ABC):
@@ -118,7 +118,7 @@ class Store(ABC):
 
 class _Local(Store):
     def __init__(self, place: str) -> None:
-        self.place = place.removeprefix("file://")
+        self.place = local_path(place)
         self._folder = Path(self.place)
 
     def names(self) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import UserError
-from schemas.remote import filesystem, repeated
+from schemas.remote import filesystem, is_remote, local_path, repeated
 
 REQUEST_SECONDS = 30.0
 """A request without an answer for this long counts as lost: a row group is about 1 MB, far below this on any link."""
@@ -35,8 +35,8 @@ class Files:
 
     def __init__(self, url: str, *, cache_bytes: int = CACHE_BYTES, cache_folder: Path | None = None) -> None:
         self.url = url
-        self.is_local = "://" not in url or url.startswith("file://")
-        self._folder = Path(url.removeprefix("file://"))
+        self.is_local = not is_remote(url)
+        self._folder = Path(local_path(url))
         self._descriptors = _Descriptors()
         self._cache: _Cache | None = None
         if not self.is_local:

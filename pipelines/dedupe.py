@@ -1,0 +1,262 @@
+"""`--dedupe`: of documents with equal bytes the first in (source, record) order is kept, over the whole corpus.
+
+Two steps before the shards. `identify(job, unit)` reads a unit as the encoder will (filters first) and writes who its
+documents are, `meta/dedupe/ids-….parquet` (doc_id, source, record), and beside it a sealed receipt: a resumed job
+reuses what is whole, and reads a unit again whose inputs have changed. `drop_duplicates` then finds the duplicates with
+DuckDB and gives each unit that holds some the list of them (`pipelines.drop_list`), whose digest is part of the unit.
+Nothing depends on the number of workers, and any of it may be killed at any moment.
+
+Costs: the corpus is read twice, the first time at the speed of `pipelines.readers` (150 to 400 MB/s a core);
+20 to 60 stored bytes an id while the dataset exists; the driver needs `MEMORY_BYTES` and, in the output folder (of an
+object store: in TMPDIR), about 30 bytes an id and 100 for each that has an equal; about 1 million ids/s.
+Near-duplicates are not found.
+"""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import drop_list
+from pipelines.documents import Document
+from pipelines.drop_list import FOLDER
+from pipelines.job import Job
+from pipelines.plan import Unit
+from pipelines.selection import kept
+from pipelines.shard import Outcome
+from pipelines.storage import TEMP, Folder
+from schemas.errors import UserError
+from schemas.files import sha256
+from schemas.manifest import seal, unseal
+from schemas.shard import FORMAT_VERSION
+
+MEMORY_BYTES = 1 << 30
+"""Of DuckDB in the driver, however many ids there are: what is more lies on disk."""
+
+IDS_SCHEMA = pa.schema(
+    [
+        pa.field("doc_id", pa.uuid(), nullable=False),  # 128 bits: DuckDB groups them as numbers
+        pa.field("source", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("record", pa.uint64(), nullable=False),
+    ]
+)
+
+_BATCH_ROWS = 1 << 16
+_WORK = "dedupe-"
+_GROUP_BYTES = 150  # of a hash table's entry beside its source
+_ROW_BYTES = 50  # of a row that is sorted, beside its source
+_SHARE = 6  # of the memory that one step's tables may take, as DuckDB needs room beside them
+
+Run = Callable[[Callable[[Unit], Outcome], list[Unit], list[str]], object]
+"""Does a piece of work for each unit, on whatever runner; the names are of the receipts that progress is seen by."""
+
+
+def identify(job: Job, unit: Unit) -> Outcome:
+    """Write the ids of a unit's documents unless they are there, whole and of the inputs as they are now.
+
+    Raises:
+        UserError: as `pipelines.selection.selected`, or the output cannot be written.
+    """
+    receipt, ids = receipt_name(job, unit), _ids_name(job, unit)
+    inputs = [[file.source, file.size, file.version] for file in unit.files]
+    known = {"format_version": FORMAT_VERSION, "unit_digest": job.unit_digest(unit), "inputs": inputs}
+    if _is_done(job.out, receipt, ids, known):
+        return Outcome(receipt, True)
+    with job.out.staged(ids) as path:
+        _write_ids(job, unit, path)
+        known["sha256"] = sha256(path)
+    job.out.write(receipt, seal(known))
+    return Outcome(receipt, False)
+
+
+def receipt_name(job: Job, unit: Unit) -> str:
+    """Of the receipt that a unit's ids are written."""
+    return f"{FOLDER}/ids-{job.stem(unit)}.json"
+
+
+def _ids_name(job: Job, unit: Unit) -> str:
+    return f"{FOLDER}/ids-{job.stem(unit)}.parquet"
+
+
+def _is_done(out: Folder, receipt: str, ids: str, known: dict[str, Any]) -> bool:
+    try:
+        fields = unseal(out.read(receipt), receipt)
+        digest = fields.pop("sha256", None)
+        return fields == known and out.digest(ids) == digest
+    except (FileNotFoundError, UserError):
+        return False
+
+
+def _write_ids(job: Job, unit: Unit, path: Path) -> None:
+    with pq.ParquetWriter(path, IDS_SCHEMA, compression="zstd", use_dictionary=["source"]) as writer:
+        rows: list[tuple[bytes, str, int]] = []
+        for item in kept(unit.blocks, job.read, job.filters):
+            if isinstance(item, Document) and item.piece == 0:
+                rows.append((item.doc_id, item.source, item.record))
+                if len(rows) == _BATCH_ROWS:
+                    writer.write_batch(_batch(rows))
+                    rows.clear()
+        writer.write_batch(_batch(rows))
+
+
+def _batch(rows: list[tuple[bytes, str, int]]) -> pa.RecordBatch:
+    doc_ids = pa.array([doc_id for doc_id, _, _ in rows], pa.binary(16))
+    arrays = [
+        pa.ExtensionArray.from_storage(pa.uuid(), doc_ids),
+        pa.array([source for _, source, _ in rows], pa.string()).dictionary_encode(),
+        pa.array([record for _, _, record in rows], pa.uint64()),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=IDS_SCHEMA)
+
+
+def drop_duplicates(job: Job, units: list[Unit], run: Run, memory_bytes: int = MEMORY_BYTES) -> list[Unit]:
+    """The units, each with the list of its documents that are duplicates. Lists of an earlier plan are deleted.
+
+    Args:
+        job: of the dataset.
+        units: of its plan, without lists.
+        run: does the first step.
+        memory_bytes: of DuckDB.
+
+    Raises:
+        UserError: a unit failed, or there is no room on the disk.
+    """
+    run(partial(identify, job), units, [receipt_name(job, unit) for unit in units])
+    with _work_folder(job.out) as folder:
+        connection = duckdb.connect(
+            str(folder / "ids.duckdb"),
+            config={
+                "memory_limit": f"{memory_bytes}B",
+                "temp_directory": str(folder),
+                "threads": min(4, os.cpu_count() or 1),
+                "preserve_insertion_order": False,
+            },
+        )
+        try:
+            with connection:
+                _load(connection, job, units)
+                _find(connection, memory_bytes)
+                lists = _lists(connection, memory_bytes)
+                digests = dict(job.out.each(partial(_write_list, job, units), lists))
+        except duckdb.Error as error:
+            raise UserError(
+                f"--dedupe: DuckDB in {folder}: {' '.join(str(error).split())[:300]}; make room there (for an object "
+                "store set TMPDIR) and run the same command again: finished units are kept"
+            ) from None
+    listed = [replace(unit, drops=digests.get(unit.index, "")) for unit in units]
+    _sweep(job, listed)
+    return listed
+
+
+def _sweep(job: Job, units: list[Unit]) -> None:
+    """Delete the ids and lists of another plan."""
+    names = {drop_list.name_of(unit, unit.drops) for unit in units if unit.drops}
+    for unit in units:
+        before = replace(unit, drops="")
+        names |= {receipt_name(job, before), _ids_name(job, before)}
+    for name in job.out.sizes(FOLDER).keys() - names:
+        if drop_list.FILE_NAME.fullmatch(Path(name).name):
+            job.out.remove(name)
+
+
+@contextmanager
+def _work_folder(out: Folder) -> Iterator[Path]:
+    """Where the ids are put in order: on the dataset's disk, as it has room; what a killed job left is deleted."""
+    place = None
+    if out.is_local:
+        place = out.path / TEMP
+        place.mkdir(parents=True, exist_ok=True)
+        for left in place.glob(f"{_WORK}*"):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_WORK, dir=place, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _load(connection: duckdb.DuckDBPyConnection, job: Job, units: list[Unit]) -> None:
+    """Table `ids`: those of all units."""
+    connection.execute("create table ids (unit uinteger, doc_id uuid, source varchar, record ubigint)")
+    connection.begin()
+    for unit, data in zip(units, job.out.each(partial(_read_ids, job), units), strict=True):
+        try:
+            stored = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            for batch in stored.iter_batches(_BATCH_ROWS, use_threads=False):
+                rows = pa.table(batch)  # noqa: F841 - named in the query
+                connection.execute(f"insert into ids select {unit.index}, * from rows")
+        except pa.ArrowException:
+            raise UserError(f"{job.out.locate(_ids_name(job, unit))}: damaged; run the same command again") from None
+    connection.commit()
+
+
+def _read_ids(job: Job, unit: Unit) -> bytes:
+    name = _ids_name(job, unit)
+    try:
+        return job.out.read(name)
+    except FileNotFoundError:
+        raise UserError(f"{job.out.locate(name)}: missing; run the same command again") from None
+
+
+def _find(connection: duckdb.DuckDBPyConnection, memory_bytes: int) -> None:
+    """Table `drops`: what is not the first of its doc_id.
+
+    The first step holds 16 bytes an id, which DuckDB spills. What holds text is done for a part of the doc_ids at a
+    time, since the states of `min` over text do not spill.
+    """
+    connection.execute("create table twice as select doc_id from ids group by doc_id having count(*) > 1")
+    connection.execute("create table equals as select ids.* from ids semi join twice using (doc_id)")
+    connection.execute("create table drops (unit uinteger, source varchar, record ubigint)")
+    groups, mean = _row(connection, "select (select count(*) from twice), (select avg(strlen(source)) from equals)")
+    passes = 1 + int(groups * (_GROUP_BYTES + (mean or 0))) * _SHARE // memory_bytes
+    for index in range(passes):
+        start, stop = ((at << 128) // passes for at in (index, index + 1))
+        connection.execute(
+            """
+            insert into drops
+            with part as (select * from equals where doc_id between $1::uuid and $2::uuid),
+                 firsts as (select doc_id, min((source, record)) as first from part group by doc_id)
+            select unit, source, record from part join firsts using (doc_id) where (source, record) <> first
+            """,
+            [str(uuid.UUID(int=start)), str(uuid.UUID(int=stop - 1))],
+        )
+
+
+def _lists(connection: duckdb.DuckDBPyConnection, memory_bytes: int) -> Iterator[tuple[int, pa.Table]]:
+    """(unit, its rows of `drops`) for each unit that has some: of as many units at a time as can be sorted at once."""
+    query = f"select unit, sum(strlen(source) + {_ROW_BYTES})::bigint from drops group by unit"
+    sizes = connection.execute(query).fetchall()
+    batch: list[int] = []
+    total = 0
+    for unit, size in sorted(sizes):
+        if batch and total + size > memory_bytes // _SHARE:
+            yield from _sorted(connection, batch)
+            batch, total = [], 0
+        batch.append(unit)
+        total += size
+    if batch:
+        yield from _sorted(connection, batch)
+
+
+def _sorted(connection: duckdb.DuckDBPyConnection, units: list[int]) -> Iterator[tuple[int, pa.Table]]:
+    query = "select * from drops where unit between $1 and $2 order by unit, source, record"
+    table = connection.sql(query, params=[units[0], units[-1]]).to_arrow_table()
+    column = table["unit"].to_numpy()
+    for unit in units:
+        start, stop = column.searchsorted(unit, "left"), column.searchsorted(unit, "right")
+        yield unit, table.slice(start, stop - start).select(["source", "record"])
+
+
+def _write_list(job: Job, units: list[Unit], listed: tuple[int, pa.Table]) -> tuple[int, str]:
+    return listed[0], drop_list.write(job.out, units[listed[0]], listed[1])
+
+
+def _row(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+    return connection.execute(query).fetchone()

@@ -1,0 +1,1 @@
+"""What a job of any size takes, before it is run."""

@@ -1,0 +1,126 @@
+"""How fast each proxy goes and what it leaves: measured figures of jobs, or measured here on a sample of a corpus."""
+
+import tempfile
+from dataclasses import dataclass
+
+from pipelines import proxies
+from pipelines.corpus import Corpus
+from pipelines.job import Job
+from pipelines.plan import PlanOptions, Unit, permuted_blocks, row_group_bytes, sample_blocks
+from pipelines.proxies.options import ProxyOptions
+from pipelines.proxies.prepare import choose
+from pipelines.proxies.sampler import Sampler
+from pipelines.records import ReadOptions
+from pipelines.shard import encode_shard
+from pipelines.storage import Folder
+from schemas.errors import UserError
+from schemas.manifest import Receipt
+
+MEASURED_ON = "one worker on a core of an AMD EPYC (2 cores, 23 GiB), Python 3.11, proof on; benchmarks/RESULTS.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What a proxy does to a corpus.
+
+    Attributes:
+        mb_per_second: raw bytes / 1e6 that a worker makes in a second of work.
+        bytes_per_symbol: raw bytes of a comp symbol; None without a comp view.
+        stored_per_raw: bytes of shards by raw bytes.
+        document_bytes: mean raw bytes of a document.
+        raw_per_input: raw bytes by stored bytes of the inputs: 1 unless they are compressed or JSON.
+        measured: on what.
+    """
+
+    mb_per_second: float
+    bytes_per_symbol: float | None
+    stored_per_raw: float
+    document_bytes: float
+    raw_per_input: float = 1.0
+    measured: str = MEASURED_ON
+
+
+_LIBRARIES = 8_000.0  # mean bytes of a document of site-packages
+_STDLIB = 17_600.0
+
+RATES = {
+    "neural": Rates(mb_per_second=21.7, bytes_per_symbol=2.35, stored_per_raw=0.812, document_bytes=_LIBRARIES),
+    "neural-range": Rates(mb_per_second=2.6, bytes_per_symbol=2.66, stored_per_raw=0.800, document_bytes=_STDLIB),
+    "bpe": Rates(mb_per_second=3.3, bytes_per_symbol=3.95, stored_per_raw=0.610, document_bytes=_STDLIB),
+    "gzip": Rates(mb_per_second=11.9, bytes_per_symbol=4.56, stored_per_raw=0.542, document_bytes=_STDLIB),
+    "identity": Rates(mb_per_second=39.1, bytes_per_symbol=None, stored_per_raw=0.277, document_bytes=_STDLIB),
+}
+"""Of `make bench` on the sources of Python's libraries; another text or machine has others: measure there."""
+
+
+def rates_of(options: ProxyOptions) -> Rates:
+    """The table's figures for a proxy's options.
+
+    Raises:
+        UserError: a proxy that is not in the table.
+    """
+    name = "neural-range" if options.proxy == "neural" and options.coder == "range" else options.proxy
+    if name not in RATES:
+        raise UserError(f"PROXY={name}: no measured rate; measure it on a corpus here: --corpus ... --measure")
+    return RATES[name]
+
+
+def measure(corpus: Corpus, options: ProxyOptions, read: ReadOptions, sample_bytes: int) -> Rates:
+    """The rates of one worker of this machine, from one unit made of a seeded sample of the corpus and thrown away.
+
+    Args:
+        corpus: listed.
+        options: of the proxy, which is chosen or trained as a job would.
+        read: how documents are read.
+        sample_bytes: of input, at least, if the corpus has as many.
+
+    Raises:
+        UserError: no proxy, or a sample without text.
+    """
+    blocks = sample_blocks(permuted_blocks(corpus, PlanOptions()), sample_bytes)
+    unit = Unit(index=0, count=1, blocks=tuple(blocks), input_bytes=sum(block.input_bytes for block in blocks))
+    with tempfile.TemporaryDirectory(prefix="proxy-compression-") as folder:
+        out = Folder(folder)
+        proxy = choose(options, Sampler(corpus, read), None, None, lambda line: None).proxy
+        job = Job(
+            out=out,
+            proxy_uri=proxy.uri,
+            fingerprint=proxy.fingerprint,
+            read=read,
+            run_bytes=PlanOptions().resolved_unit_bytes(corpus.listed_bytes),
+            row_group_bytes=row_group_bytes(corpus.listed_bytes),
+        )
+        _warm_up(proxies.load(proxy.uri))
+        outcome = encode_shard(job, unit)
+        receipt = Receipt.from_bytes(out.read(outcome.receipt), outcome.receipt)
+    if not receipt.shard.raw_bytes:
+        raise UserError(f"{corpus.spec}: no text in a sample of {unit.input_bytes:,} bytes; see what it rejects first")
+    return rates_from([receipt], unit.input_bytes, f"here, one worker on {receipt.shard.raw_bytes / 1e6:.1f} MB of it")
+
+
+def rates_from(receipts: list[Receipt], input_bytes: int, measured: str) -> Rates:
+    """What receipts say.
+
+    Args:
+        receipts: of units that hold some bytes.
+        input_bytes: of these units.
+        measured: on what, in words.
+    """
+    raw = sum(receipt.shard.raw_bytes for receipt in receipts)
+    symbols = sum(receipt.shard.comp_symbols for receipt in receipts)
+    seconds = sum(sum(receipt.seconds.values()) for receipt in receipts)
+    return Rates(
+        mb_per_second=raw / 1e6 / seconds,
+        bytes_per_symbol=raw / symbols if symbols else None,
+        stored_per_raw=sum(receipt.shard.size for receipt in receipts) / raw,
+        document_bytes=raw / sum(receipt.shard.rows for receipt in receipts),
+        raw_per_input=raw / input_bytes,
+        measured=measured,
+    )
+
+
+def _warm_up(proxy: proxies.Proxy) -> None:
+    """Compiled loops are loaded at the first call, which a job of hours does not notice."""
+    encoded = proxy.encode(b"def f(x):\n    return x\n")
+    if encoded is not None and proxy.lossless:
+        proxy.decode(encoded.ids)

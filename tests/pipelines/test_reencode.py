@@ -1,0 +1,169 @@
+"""A dataset of ours as a corpus: its documents stay what they were, under another proxy; and names in vain are told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from selecting import make
+
+from pipelines.columns import settled
+from pipelines.corpus import list_corpus
+from pipelines.documents import Document
+from pipelines.filters import Filters
+from pipelines.plan import PlanOptions, plan_units
+from pipelines.preprocess import PreprocessOptions, preprocess
+from pipelines.proxies.options import ProxyOptions
+from pipelines.readers import read_block
+from pipelines.records import ReadOptions
+from pipelines.running import RunnerOptions
+from pipelines.verify import VerifyOptions, verify
+from schemas.errors import UserError
+
+KEPT = ("doc_id", "source", "record", "piece", "group", "raw", "raw_bytes", "lang")
+
+
+def rows_of(folder: Path, columns: tuple[str, ...] = KEPT) -> list[dict[str, Any]]:
+    rows = [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).select(columns).to_pylist()]
+    return sorted(rows, key=lambda row: (row["source"], row["record"], row["piece"]))
+
+
+@pytest.fixture
+def dataset(make_dataset: Any) -> Path:
+    return Path(make_dataset("bpe", read={"max_document_bytes": 700, "keep_columns": ("lang",)}))
+
+
+def test_documents_stay_what_they_were_and_their_pieces_together(
+    dataset: Path, tmp_path: Path, in_this_process: None
+) -> None:
+    corpus = list_corpus(str(dataset))
+    read, warnings = settled(corpus, ReadOptions())
+    assert (read.keep_columns, warnings) == (("lang",), [])
+    preprocess(
+        PreprocessOptions(
+            corpus=str(dataset),
+            out=str(tmp_path / "out"),
+            proxy=ProxyOptions(proxy="gzip"),
+            read=read,
+            unit_bytes=3000,
+            runner=RunnerOptions(workers=1),
+            quiet=True,
+        )
+    )
+    rows = rows_of(dataset)
+    assert rows_of(tmp_path / "out") == rows
+    assert max(row["piece"] for row in rows) > 5
+    assert {row["lang"] for row in rows} == {None, "a", "b"}
+    assert {row["group"] for row in rows} == {"py", "txt", "bin", "jsonl"}
+    assert verify(VerifyOptions(data=str(tmp_path / "out"), workers=1)) == []
+
+
+def test_each_shard_is_a_block_and_is_named_as_one(dataset: Path) -> None:
+    corpus = list_corpus(str(dataset))
+    units = plan_units(corpus, PlanOptions(unit_bytes=1, block_bytes=1))
+    blocks = [block for unit in units for block in unit.blocks]
+    assert len(blocks) == len(corpus.inputs) > 1
+    assert {block.identity()[0] for block in blocks} == {"dataset"}
+
+
+def test_in_a_mix_the_name_comes_before_the_source_and_sizes_are_of_whole_documents(
+    dataset: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mix.toml").write_text(f'[corpora.old]\ncorpus = "{dataset}"\n')
+    receipts = make(tmp_path / "mix.toml", tmp_path / "out", filters=Filters(max_bytes=2000))
+    rows = rows_of(tmp_path / "out", KEPT[:-1])
+    sizes: dict[tuple[str, int], int] = {}
+    for row in rows_of(dataset):
+        key = (row["source"], row["record"])
+        sizes[key] = sizes.get(key, 0) + row["raw_bytes"]
+    expected = {(f"old/{source}", record) for (source, record), size in sizes.items() if size <= 2000}
+    assert {(row["source"], row["record"]) for row in rows} == expected
+    assert {row["group"] for row in rows} == {"old"}
+    assert any(row["piece"] for row in rows)
+    assert sum(receipt.filtered["keep-max-bytes"] for receipt in receipts if receipt.filtered) > 5
+
+
+def test_duplicates_of_a_dataset_go(dataset: Path, tmp_path: Path) -> None:
+    receipts = make(dataset, tmp_path / "out", distinct=True)
+    firsts: dict[str, tuple[str, int]] = {}
+    rows = rows_of(dataset)
+    for row in rows:
+        firsts.setdefault(row["doc_id"], (row["source"], row["record"]))
+    expected = [row for row in rows if firsts[row["doc_id"]] == (row["source"], row["record"])]
+    columns = KEPT[:4]
+    assert rows_of(tmp_path / "out", columns) == [{name: row[name] for name in columns} for row in expected]
+    assert len(expected) < len(rows) == sum(receipt.documents for receipt in receipts)
+
+
+def test_another_column_of_a_dataset_is_read_as_of_any_parquet_file(dataset: Path) -> None:
+    corpus = list_corpus(str(dataset))
+    assert settled(corpus, ReadOptions(field="lang")) == (ReadOptions(field="lang"), [])
+    (block, *_) = plan_units(corpus)[0].blocks
+    items = list(read_block(block, ReadOptions(field="lang")))
+    assert {item.group for item in items if isinstance(item, Document)} <= {"parquet"}
+    assert all(item.source.startswith("part-") for item in items)
+
+
+def test_an_unfinished_dataset_is_refused(dataset: Path, copy_of: Any) -> None:
+    copy = copy_of(dataset)
+    (copy / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"a dataset that is not finished \(no manifest\.json\)"):
+        list_corpus(str(copy))
+
+
+def test_long_documents_of_a_dataset_stay_as_they_are_and_that_is_said(dataset: Path) -> None:
+    _, warnings = settled(list_corpus(str(dataset)), ReadOptions(max_document_bytes=699))
+    assert warnings == ["--max-document-bytes 699: documents of a dataset stay as they are cut, and some are longer"]
+
+
+def test_a_file_that_only_says_it_is_a_shard_is_read_as_parquet(tmp_path: Path) -> None:
+    metadata = {b"proxy_compression": b"{}"}
+    table = pa.table({"raw": [b"x"], "doc_id": ["zz"]}).replace_schema_metadata(metadata)
+    pq.write_table(table, tmp_path / "a.parquet")
+    (unit,) = plan_units(list_corpus(str(tmp_path)))
+    (item,) = read_block(unit.blocks[0], ReadOptions())
+    assert isinstance(item, Document)
+    assert (item.raw, item.source, item.group) == (b"x", "a.parquet", "parquet")
+
+
+def test_a_shard_whose_ids_are_none_is_rejected(dataset: Path, tmp_path: Path) -> None:
+    path = next(dataset.glob("*.parquet"))
+    table = pq.read_table(path)
+    table = table.set_column(0, table.schema.field("doc_id"), pa.array(["zz"] * len(table)))
+    pq.write_table(table, tmp_path / "a.parquet")
+    (unit,) = plan_units(list_corpus(str(tmp_path)))
+    (item,) = read_block(unit.blocks[0], ReadOptions())
+    assert not isinstance(item, Document)
+    assert (item.reason, item.detail) == ("unreadable", "doc_id 'zz' is no digest")
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (ReadOptions(keep_columns=("licence",)), "--keep-columns 'licence': no file has it; there are license, text"),
+        (ReadOptions(group_field="lang"), "--group-field 'lang': no file has it"),
+        (ReadOptions(field="body"), "--field 'body': no file has it"),
+    ],
+)
+def test_a_column_that_no_parquet_file_has_is_an_error(tmp_path: Path, read: ReadOptions, message: str) -> None:
+    pq.write_table(pa.table({"text": ["a"], "license": ["b"]}), tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes(b"broken")
+    with pytest.raises(UserError, match=message):
+        settled(list_corpus(str(tmp_path)), read)
+    assert settled(list_corpus(str(tmp_path)), ReadOptions(keep_columns=("license",)))[1] == []
+
+
+def test_a_key_that_no_record_has_is_told_and_files_without_fields_are_an_error(tmp_path: Path) -> None:
+    lines = [{"text": "a"}, {"text": "b", "lang": "x"}, [3]]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{broken")
+    read = ReadOptions(group_field="lang", keep_columns=("license",))
+    assert settled(list_corpus(str(tmp_path)), read) == (
+        read,
+        ["--keep-columns 'license': no record that was looked at has it; there are lang, text"],
+    )
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/a.txt").write_text("x")
+    with pytest.raises(UserError, match="'license': no file has it; there are none"):
+        settled(list_corpus(str(tmp_path / "text")), read)

@@ -1,0 +1,76 @@
+"""Credentials are taken out of any text; what is no credential stays."""
+
+import urllib.parse
+
+import pytest
+
+from schemas.errors import UserError
+from schemas.remote import filesystem
+from schemas.secrets import redacted
+
+SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"https://user:{SECRET}@host/a.jsonl: no answer",
+        f"ftp://user:{urllib.parse.quote(SECRET, safe='')}@host/a",
+        f"https://{urllib.parse.quote(SECRET, safe='')}@host/a",
+        f"https://bucket.host/a?X-Amz-Signature={SECRET}&X-Amz-Credential={SECRET}%2F20260101&x=1",
+        f"https://bucket.host/a?x=1&X-Amz-Security-Token={SECRET}",
+        f"https://storage.host/a?X-Goog-Signature={SECRET}&X-Goog-Credential={SECRET}",
+        f"https://account.host/c/a?sv=2022&sig={SECRET}&se=1",
+        f"DefaultEndpointsProtocol=https;AccountName=a;AccountKey={SECRET};EndpointSuffix=e",
+        f"SharedAccessSignature={SECRET}",
+        f"{{'aws_secret_access_key': '{SECRET}', 'x': 1}}",
+        f'{{"secret": "{SECRET}", "key": "a", "token": b"{SECRET}"}}',
+        f"S3FileSystem(secret={SECRET!r}, anon=False)",
+        f"Authorization: Bearer {SECRET}",
+        f"Authorization: AWS4-HMAC-SHA256 Credential={SECRET}/20260101, Signature={SECRET}",
+        f"x-amz-security-token: {SECRET}",
+        f"access_token={SECRET}",
+        f"session token={SECRET}",
+    ],
+)
+def test_credentials_in_text_are_hidden(text: str) -> None:
+    shown = redacted(text)
+    assert SECRET not in shown
+    assert urllib.parse.quote(SECRET, safe="") not in shown
+    assert "***" in shown
+    assert redacted(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_SAS_TOKEN", "FSSPEC_S3_SECRET", "FTP_PASSWORD"],
+)
+def test_values_of_the_environment_are_hidden_wherever_they_are(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, SECRET)
+    quoted = urllib.parse.quote(SECRET, safe="")
+    assert redacted(f"they said ({SECRET}) and {quoted}.") == "they said (***) and ***."
+
+
+def test_values_of_fsspecs_configuration_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("fsspec").config.conf, "s3", {"client_kwargs": {"aws_secret_access_key": SECRET}})
+    assert redacted(f"x{SECRET}y") == "x***y"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "abfs://container@account.dfs.core.windows.net/data: no such file",
+        "neural:/data/meta/proxy?coder=codebook&bits=12&sha256=0123",
+        "tokenizer: /cache/tokenizer.json (trained before on this corpus)",
+        "s3://bucket/a b/part-00000-of-00001-01234567.parquet: 5 tokens; 12:30@noon",
+        "http://host:8080/a@b",
+        "/home/me/key=value/secret/file.py",
+    ],
+)
+def test_what_is_no_credential_stays(text: str) -> None:
+    assert redacted(text) == text
+
+
+def test_a_password_in_a_url_is_refused_without_showing_it() -> None:
+    with pytest.raises(UserError, match=r"ftp://\*\*\*@host/a: a URL must not hold a password"):
+        filesystem("ftp://user:pa55word@host/a")
