@@ -36,14 +36,14 @@ from compressor_model.text import Text, batches
 from compressor_model.training_state import text_digest
 from compressor_model.transformer import PASS_TOKENS, TransformerByteLM
 from pipelines import proxies
-from pipelines.corpus import list_corpus
 from pipelines.measure import sample
 from pipelines.measure.response import Edited, views
 from pipelines.proxies import bpe
 from pipelines.proxies.base import Encoded, EncodedBatch, Proxy
 from pipelines.proxies.neural import joined
 from pipelines.proxies.sampler import Sampler
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.records import ReadOptions
 from schemas.draws import may_fit
 from schemas.vocabulary import Vocabulary
 

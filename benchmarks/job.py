@@ -23,7 +23,7 @@ import tyro
 
 from benchmarks.preprocess import machine
 from benchmarks.watching import Watched, last_line, watch
-from pipelines.plan import MAX_UNIT_BYTES
+from pipelines.reading.plan import MAX_UNIT_BYTES
 from schemas.errors import UserError
 from schemas.manifest import Receipt
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import tyro
 
 from benchmarks.preprocess import machine
-from pipelines.local_pool import use_one_thread
+from pipelines.runners.local_pool import use_one_thread
 from trainer.data.dataset import Dataset
 from trainer.data.loader import Loader
 from trainer.data.options import LoaderOptions

@@ -29,13 +29,13 @@ import tyro
 
 from compressor_model.artefact import PRETRAINED
 from pipelines import proxies
-from pipelines.corpus import list_corpus
 from pipelines.job import Job
-from pipelines.local_pool import use_one_thread
-from pipelines.plan import MIB, PlanOptions, Unit, plan_units, row_group_bytes
 from pipelines.proxies.bpe import train
 from pipelines.proxies.sampler import Sampler
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.plan import MIB, PlanOptions, Unit, plan_units, row_group_bytes
+from pipelines.reading.records import ReadOptions
+from pipelines.runners.local_pool import use_one_thread
 from pipelines.shard import encode_shard
 from pipelines.storage import Folder
 from schemas.manifest import Receipt

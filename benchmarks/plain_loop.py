@@ -12,8 +12,8 @@ from typing import Any
 from unittest.mock import patch
 
 from pipelines import cli, preprocess
-from pipelines.plan import Unit
-from pipelines.running import Work
+from pipelines.reading.plan import Unit
+from pipelines.runners.running import Work
 
 
 def main(part: int, parts: int, arguments: list[str]) -> int:

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from pipelines.corpus import list_corpus
-from pipelines.local_pool import ONE_THREAD, use_one_thread
 from pipelines.proxies.sampler import Sampler
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.records import ReadOptions
+from pipelines.runners.local_pool import ONE_THREAD, use_one_thread
 from schemas.draws import may_fit
 from schemas.manifest import Manifest, Receipt
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pipelines.local_pool import ONE_THREAD
+from pipelines.runners.local_pool import ONE_THREAD
 
 LOOK_SECONDS = 0.1
 """Between looks at peaks, which only ever grow: what is missed is what a process took in its last tenth of a second."""

@@ -14,10 +14,10 @@ from compressor_model.artefact import open_compressor
 from compressor_model.fit import FitOptions, fit, taken
 from compressor_model.paper_training import PaperOptions
 from compressor_model.small_training import SmallOptions
-from pipelines.corpus import list_corpus
 from pipelines.default_out import corpus_name
 from pipelines.proxies.sampler import Sampler
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
 
 LMS: dict[str, type[SmallOptions] | type[PaperOptions]] = {"small": SmallOptions, "paper": PaperOptions}

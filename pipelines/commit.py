@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.job import Job
-from pipelines.plan import Unit
+from pipelines.reading.plan import Unit
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.files import sha256

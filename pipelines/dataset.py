@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import commit, drop_list, proxies
-from pipelines.corpus import Corpus
 from pipelines.job import Job
-from pipelines.plan import PlanOptions, Unit
 from pipelines.proxies.prepare import PROXY_FOLDER, Chosen, dataset_proxy
+from pipelines.reading.corpus import Corpus
+from pipelines.reading.plan import PlanOptions, Unit
 from pipelines.storage import Folder
 from schemas.digests import canonical
 from schemas.errors import FormatVersionError, UserError

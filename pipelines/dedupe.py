@@ -6,7 +6,7 @@ reuses what is whole, and reads a unit again whose inputs have changed. `drop_du
 DuckDB and gives each unit that holds some the list of them (`pipelines.drop_list`), whose digest is part of the unit.
 Nothing depends on the number of workers, and any of it may be killed at any moment.
 
-Costs: the corpus is read twice, the first time at the speed of `pipelines.readers` (150 to 400 MB/s a core);
+Costs: the corpus is read twice, the first time at the speed of `pipelines.reading.readers` (150 to 400 MB/s a core);
 20 to 60 stored bytes an id while the dataset exists; the driver needs `MEMORY_BYTES` and, in the output folder (of an
 object store: in TMPDIR), about 30 bytes an id and 100 for each that has an equal; about 1 million ids/s.
 Near-duplicates are not found.
@@ -21,17 +21,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import drop_list
-from pipelines.documents import Document
 from pipelines.drop_list import FOLDER
 from pipelines.job import Job
-from pipelines.plan import Unit
+from pipelines.reading.documents import Document
+from pipelines.reading.plan import Unit
 from pipelines.selection import kept
 from pipelines.shard import Outcome
 from pipelines.storage import TEMP, Folder
@@ -39,6 +38,9 @@ from schemas.errors import UserError
 from schemas.files import sha256
 from schemas.manifest import seal, unseal
 from schemas.shard import FORMAT_VERSION
+
+if TYPE_CHECKING:
+    import duckdb
 
 MEMORY_BYTES = 1 << 30
 """Of DuckDB in the driver, however many ids there are: what is more lies on disk."""
@@ -131,6 +133,8 @@ def drop_duplicates(job: Job, units: list[Unit], run: Run, memory_bytes: int = M
     Raises:
         UserError: a unit failed, or there is no room on the disk.
     """
+    import duckdb  # workers, which identify, need not have it
+
     run(partial(identify, job), units, [receipt_name(job, unit) for unit in units])
     with _work_folder(job.out) as folder:
         connection = duckdb.connect(
@@ -182,7 +186,7 @@ def _work_folder(out: Folder) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _load(connection: duckdb.DuckDBPyConnection, job: Job, units: list[Unit]) -> None:
+def _load(connection: "duckdb.DuckDBPyConnection", job: Job, units: list[Unit]) -> None:
     """Table `ids`: those of all units."""
     connection.execute("create table ids (unit uinteger, doc_id uuid, source varchar, record ubigint)")
     connection.begin()
@@ -205,7 +209,7 @@ def _read_ids(job: Job, unit: Unit) -> bytes:
         raise UserError(f"{job.out.locate(name)}: missing; run the same command again") from None
 
 
-def _find(connection: duckdb.DuckDBPyConnection, memory_bytes: int) -> None:
+def _find(connection: "duckdb.DuckDBPyConnection", memory_bytes: int) -> None:
     """Table `drops`: what is not the first of its doc_id.
 
     The first step holds 16 bytes an id, which DuckDB spills. What holds text is done for a part of the doc_ids at a
@@ -229,7 +233,7 @@ def _find(connection: duckdb.DuckDBPyConnection, memory_bytes: int) -> None:
         )
 
 
-def _lists(connection: duckdb.DuckDBPyConnection, memory_bytes: int) -> Iterator[tuple[int, pa.Table]]:
+def _lists(connection: "duckdb.DuckDBPyConnection", memory_bytes: int) -> Iterator[tuple[int, pa.Table]]:
     """(unit, its rows of `drops`) for each unit that has some: of as many units at a time as can be sorted at once."""
     query = f"select unit, sum(strlen(source) + {_ROW_BYTES})::bigint from drops group by unit"
     sizes = connection.execute(query).fetchall()
@@ -245,7 +249,7 @@ def _lists(connection: duckdb.DuckDBPyConnection, memory_bytes: int) -> Iterator
         yield from _sorted(connection, batch)
 
 
-def _sorted(connection: duckdb.DuckDBPyConnection, units: list[int]) -> Iterator[tuple[int, pa.Table]]:
+def _sorted(connection: "duckdb.DuckDBPyConnection", units: list[int]) -> Iterator[tuple[int, pa.Table]]:
     query = "select * from drops where unit between $1 and $2 order by unit, source, record"
     table = connection.sql(query, params=[units[0], units[-1]]).to_arrow_table()
     column = table["unit"].to_numpy()
@@ -258,5 +262,5 @@ def _write_list(job: Job, units: list[Unit], listed: tuple[int, pa.Table]) -> tu
     return listed[0], drop_list.write(job.out, units[listed[0]], listed[1])
 
 
-def _row(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+def _row(connection: "duckdb.DuckDBPyConnection", query: str) -> Any:
     return connection.execute(query).fetchone()

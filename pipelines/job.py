@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import proxies
-from pipelines.filters import Filters
-from pipelines.plan import Unit
-from pipelines.records import ReadOptions
+from pipelines.reading.filters import Filters
+from pipelines.reading.plan import Unit
+from pipelines.reading.records import ReadOptions
 from pipelines.storage import Folder
 from schemas.digests import digest_of
 from schemas.shard import FORMAT_VERSION

@@ -16,21 +16,21 @@ from typing import Annotated, Any
 import tyro
 
 from pipelines import commit, dataset
-from pipelines.columns import settled
-from pipelines.corpus import Corpus, InputFormat, list_corpus
 from pipelines.dedupe import drop_duplicates
 from pipelines.default_out import default_out
-from pipelines.filters import FilterOptions
 from pipelines.job import Job
-from pipelines.mix import composition
-from pipelines.plan import MIB, PlanOptions, Unit, plan_units, row_group_bytes
 from pipelines.progress import ProgressReport
 from pipelines.proxies.options import ProxyOptions
 from pipelines.proxies.prepare import choose
 from pipelines.proxies.sampler import Sampler
-from pipelines.records import ReadOptions
+from pipelines.reading.columns import settled
+from pipelines.reading.corpus import Corpus, InputFormat, list_corpus
+from pipelines.reading.filters import FilterOptions
+from pipelines.reading.mix import composition
+from pipelines.reading.plan import MIB, PlanOptions, Unit, plan_units, row_group_bytes
+from pipelines.reading.records import ReadOptions
 from pipelines.reject_limit import check_rejects
-from pipelines.running import RunnerOptions, Work, interruptible, run_units
+from pipelines.runners.running import RunnerOptions, Work, interruptible, run_units
 from pipelines.shard import encode_shard
 from pipelines.storage import Folder
 from pipelines.summary import lines, summarise

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.documents import Document
 from pipelines.proxies.base import EncodedBatch
+from pipelines.reading.documents import Document
 
 if TYPE_CHECKING:
     import hashlib

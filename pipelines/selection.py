@@ -6,13 +6,13 @@ Filters are asked first, then the unit's list of duplicates, so the first of equ
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from pipelines.documents import Document, Reject
 from pipelines.drop_list import DropList
-from pipelines.filters import DUPLICATE, Filters
 from pipelines.job import Job
-from pipelines.plan import Block, Unit
-from pipelines.readers import read_block
-from pipelines.records import ReadOptions
+from pipelines.reading.documents import Document, Reject
+from pipelines.reading.filters import DUPLICATE, Filters
+from pipelines.reading.plan import Block, Unit
+from pipelines.reading.readers import read_block
+from pipelines.reading.records import ReadOptions
 
 __all__ = ["DUPLICATE", "Skipped", "kept", "selected"]
 

@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.commit import MANIFEST, existing_receipt
-from pipelines.documents import EXCERPT_BYTES, Document, Reject
 from pipelines.job import Job
-from pipelines.plan import Unit
 from pipelines.prove import ProofError, prove
 from pipelines.proxies.base import EncodedBatch
+from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
+from pipelines.reading.plan import Unit
 from pipelines.rows import group_table, memory_of, row_groups, update_content_digest
 from pipelines.selection import DUPLICATE, Skipped, selected
 from schemas.files import sha256

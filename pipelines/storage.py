@@ -87,6 +87,18 @@ class Folder:
                 return self._read(name)
         return data
 
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file, whatever listings say.
+
+        Raises:
+            UserError: the store refuses or does not answer.
+        """
+        try:
+            with self.open(name):
+                return True
+        except FileNotFoundError:
+            return False
+
     def _read(self, name: str) -> bytes:
         with self.open(name) as file:
             return file.read()

@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
 
-from pipelines import commit, dataset, local_pool
+from pipelines import commit, dataset
 from pipelines.proxies.prepare import PROXY_FOLDER, dataset_proxy
+from pipelines.runners import local_pool
 from pipelines.storage import Folder
 from pipelines.verify_shard import NOT_AS_SEALED, Checked, Task, check_unit, groups_digest, is_as_sealed
 from schemas.errors import UserError

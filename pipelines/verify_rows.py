@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.documents import Document
 from pipelines.proxies.base import I64, U16, U32, Encoded, EncodedBatch, Proxy, sums
+from pipelines.reading.documents import Document
 from pipelines.rows import update_content_digest
 from schemas.draws import document_id
 from schemas.vocabulary import BYTE_OFFSET, Vocabulary

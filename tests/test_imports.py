@@ -20,7 +20,9 @@ def test_schemas_import_none_of_our_packages(module: str) -> None:
     assert loaded_by(f"import schemas.{module}") & set(OURS) == {"schemas"}
 
 
-@pytest.mark.parametrize("module", ["shard", "corpus", "plan", "readers", "preprocess", "verify", "proxies.prepare"])
+@pytest.mark.parametrize(
+    "module", ["shard", "reading.corpus", "reading.plan", "reading.readers", "preprocess", "verify", "proxies.prepare"]
+)
 def test_pipelines_import_no_torch_and_a_worker_no_beam(module: str) -> None:
     loaded = loaded_by(f"import pipelines.{module}")
     assert not loaded & {"torch", "apache_beam", "trainer"}

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from pipelines.corpus import list_corpus
 from pipelines.measure import page, results, sample, variants
 from pipelines.measure.collisions import fuzziness_of
 from pipelines.measure.options import MeasureOptions, say, show
 from pipelines.measure.results import Fuzziness, FuzzinessOf
 from pipelines.proxies.sampler import Sampler
+from pipelines.reading.corpus import list_corpus
 from schemas.errors import UserError
 
 

@@ -9,10 +9,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.corpus import InputFormat
 from pipelines.measure import variants
 from pipelines.proxies.options import ProxyOptions
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import InputFormat
+from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
 
 _FILE_WIDTH = 132

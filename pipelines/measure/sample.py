@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.documents import Document
 from pipelines.measure.edits import characters
 from pipelines.proxies.base import U32
 from pipelines.proxies.sampler import Sampler
+from pipelines.reading.documents import Document
 from schemas.draws import may_fit
 from schemas.errors import UserError
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from pipelines.corpus import list_corpus
 from pipelines.measure import page, results, sample, variants
 from pipelines.measure.bootstrap import F64, Bootstrap
 from pipelines.measure.edits import KINDS
@@ -19,6 +18,7 @@ from pipelines.measure.options import MeasureOptions, say, show
 from pipelines.measure.response import Edited, measure
 from pipelines.measure.results import Interval, Spread, Stability, StabilityOf
 from pipelines.proxies.sampler import Sampler
+from pipelines.reading.corpus import list_corpus
 from schemas.errors import UserError
 
 

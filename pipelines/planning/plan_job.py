@@ -14,13 +14,13 @@ from typing import Annotated
 import pyarrow.parquet as pq
 import tyro
 
-from pipelines.corpus import Corpus, list_corpus
-from pipelines.plan import BLOCK_BYTES, MAX_UNIT_BYTES, MIB, PlanOptions, plan_units, row_group_bytes
 from pipelines.planning.rates import RATES, Rates, measure, rates_of
 from pipelines.planning.simulate import HOUR, Simulated, Troubles, simulate
 from pipelines.planning.sizes import parse_size, show_size
 from pipelines.proxies.options import ProxyOptions
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import Corpus, list_corpus
+from pipelines.reading.plan import BLOCK_BYTES, MAX_UNIT_BYTES, MIB, PlanOptions, plan_units, row_group_bytes
+from pipelines.reading.records import ReadOptions
 from pipelines.rows import ROW_BYTES
 from schemas.errors import UserError
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry

@@ -4,13 +4,13 @@ import tempfile
 from dataclasses import dataclass
 
 from pipelines import proxies
-from pipelines.corpus import Corpus
 from pipelines.job import Job
-from pipelines.plan import PlanOptions, Unit, permuted_blocks, row_group_bytes, sample_blocks
 from pipelines.proxies.options import ProxyOptions
 from pipelines.proxies.prepare import choose
 from pipelines.proxies.sampler import Sampler
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import Corpus
+from pipelines.reading.plan import PlanOptions, Unit, permuted_blocks, row_group_bytes, sample_blocks
+from pipelines.reading.records import ReadOptions
 from pipelines.shard import encode_shard
 from pipelines.storage import Folder
 from schemas.errors import UserError

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from compressor_model.encoder import StringTable
 from compressor_model.text import batches
-from pipelines.pieces import pieces
 from pipelines.proxies.base import U32, Encoded, EncodedBatch, Proxy, joined, slices, sums
+from pipelines.reading.pieces import pieces
 from schemas.digests import digest_of
 from schemas.errors import UserError
 from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET, Vocabulary

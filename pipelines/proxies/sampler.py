@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipelines.corpus import Corpus
-from pipelines.documents import Document
-from pipelines.filters import Filters
-from pipelines.plan import permuted_blocks
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import Corpus
+from pipelines.reading.documents import Document
+from pipelines.reading.filters import Filters
+from pipelines.reading.plan import permuted_blocks
+from pipelines.reading.records import ReadOptions
 from pipelines.selection import kept
 from schemas.digests import digest_of
 from schemas.draws import may_fit

@@ -18,11 +18,11 @@ from compressor_model.small_training import SmallOptions
 from compressor_model.text import Text
 from compressor_model.training_state import State
 from compressor_model.transformer import TransformerByteLM
-from pipelines.corpus import list_corpus
 from pipelines.proxies import compressors, neural
 from pipelines.proxies.options import ProxyOptions
 from pipelines.proxies.sampler import Sampler
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.records import ReadOptions
 from schemas.draws import document_id, may_fit
 from schemas.errors import UserError
 

@@ -10,8 +10,7 @@ import pytest
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
-from pipelines.records import ReadOptions
-from pipelines.shard import encode_shard
+from pipelines.reading.records import ReadOptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "duckdb.md"
 PLACE = "data/stdlib-neural"
@@ -33,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (corpus / "long.txt").write_text("".join(rng.choices(words, k=900)))
     (corpus / "some.jsonl").write_text(f"{json.dumps({'text': 'x' * 40})}\n" * 3 + "[]\n{\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.beam.run", lambda job, units, *_: [encode_shard(job, unit) for unit in units])
+        patch.setattr("pipelines.runners.beam.run", lambda work, units, *_: [work(unit) for unit in units])
         preprocess(
             PreprocessOptions(
                 corpus=str(corpus),
@@ -42,7 +41,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 read=ReadOptions(max_document_bytes=5000),
                 unit_bytes=10_000,
                 max_reject_fraction=0.5,
-                workers=1,
                 quiet=True,
             )
         )

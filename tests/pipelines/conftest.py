@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.plan import Unit
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
-from pipelines.records import ReadOptions
-from pipelines.running import RunnerOptions
+from pipelines.reading.plan import Unit
+from pipelines.reading.records import ReadOptions
+from pipelines.runners.running import RunnerOptions
 
 TOKENIZER = Path(__file__).parent.parent / "data" / "tokenizer.json"
 
@@ -47,7 +47,7 @@ def run_here(work: Callable[[Unit], object], units: list[Unit], *_: object) -> N
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """No runner and no processes in `preprocess`: a dataset takes a moment, and patches reach its workers."""
-    monkeypatch.setattr("pipelines.beam.run", run_here)
+    monkeypatch.setattr("pipelines.runners.beam.run", run_here)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +70,7 @@ def make_dataset(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -
                 "bpe": {"tokenizer": str(TOKENIZER)},
             }.get(proxy, {})
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("pipelines.beam.run", run_here)
+                patch.setattr("pipelines.runners.beam.run", run_here)
                 preprocess(
                     PreprocessOptions(
                         **{"corpus": str(small_corpus), **settings},

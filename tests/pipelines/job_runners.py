@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pipelines.plan import TextBlock, Unit
-from pipelines.running import RunnerOptions
+from pipelines.reading.plan import TextBlock, Unit
+from pipelines.runners.running import RunnerOptions
 from pipelines.shard import Outcome
 from pipelines.storage import Folder
 from schemas.errors import UserError

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from pipelines import dedupe, proxies
 from pipelines.commit import read_receipts
-from pipelines.corpus import Corpus, list_corpus
-from pipelines.filters import Filters
 from pipelines.job import Job
-from pipelines.plan import PlanOptions, Unit, plan_units
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import Corpus, list_corpus
+from pipelines.reading.filters import Filters
+from pipelines.reading.plan import PlanOptions, Unit, plan_units
+from pipelines.reading.records import ReadOptions
 from pipelines.shard import Outcome, encode_shard
 from pipelines.storage import Folder
 from schemas.manifest import Receipt

@@ -11,8 +11,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipelines.corpus import list_corpus
-from pipelines.inputs import InputError, InputFile, open_input, printable
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.inputs import InputError, InputFile, open_input, printable
 from schemas.errors import UserError
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,11 +16,11 @@ from hypothesis import strategies as st
 from selecting import job_of, make, run_each
 
 from pipelines import dedupe
-from pipelines.corpus import list_corpus
 from pipelines.dedupe import drop_duplicates, identify
-from pipelines.filters import Filters
-from pipelines.plan import PlanOptions, Unit, plan_units
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.filters import Filters
+from pipelines.reading.plan import PlanOptions, Unit, plan_units
+from pipelines.reading.records import ReadOptions
 from pipelines.selection import selected
 from pipelines.shard import Outcome
 from schemas.draws import document_id
@@ -228,7 +229,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     job, units = job_of(tmp_path / "out", dedupe=True), plan_units(list_corpus(str(corpus)))
 
     def fail(*_: object) -> None:
-        raise dedupe.duckdb.IOException("No space left on device")
+        raise duckdb.IOException("No space left on device")
 
     monkeypatch.setattr(dedupe, "_find", fail)
     with pytest.raises(UserError, match=r"--dedupe: DuckDB in .*No space left on device; make room"):

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
-from pipelines.running import RunnerOptions
+from pipelines.runners.running import RunnerOptions
 from trainer.checkpoints.restore import restore
 from trainer.config import TrainOptions
 from trainer.evaluate.bpb import BpbOptions, evaluate

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from selecting import job_of, make
 
-from pipelines import filters as filters_module
-from pipelines.corpus import list_corpus
-from pipelines.filters import FilterOptions, Filters
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
 from pipelines.proxies.sampler import Sampler
-from pipelines.records import ReadOptions
-from pipelines.running import RunnerOptions
+from pipelines.reading import filters as filters_module
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.filters import FilterOptions, Filters
+from pipelines.reading.records import ReadOptions
+from pipelines.runners.running import RunnerOptions
 from schemas.errors import UserError
 from schemas.manifest import Receipt
 

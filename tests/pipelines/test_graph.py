@@ -11,10 +11,10 @@ from apache_beam.portability import common_urns
 from apache_beam.runners.common import DoFnSignature
 from job_runners import units
 
-from pipelines import beam as graph
-from pipelines.environment import difference, environment
-from pipelines.local_pool import LocalPool
-from pipelines.plan import Unit
+from pipelines.reading.plan import Unit
+from pipelines.runners import beam as graph
+from pipelines.runners.environment import difference, environment
+from pipelines.runners.local_pool import LocalPool
 from pipelines.shard import Outcome
 
 SAME = environment()

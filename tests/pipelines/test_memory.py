@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.memory import CASES, LIMIT_MB, PROXIES, line_of, noise, peak_of, text
-from pipelines.plan import MIB
-from pipelines.records import ReadOptions
+from pipelines.reading.plan import MIB
+from pipelines.reading.records import ReadOptions
 
 TOKENIZER = Path(__file__).parent.parent / "data" / "tokenizer.json"
 URIS = {**PROXIES, "bpe": f"bpe:{TOKENIZER}"}

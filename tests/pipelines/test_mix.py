@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selecting import make
 
-from pipelines.corpus import Corpus, list_corpus
-from pipelines.inputs import InputFile
-from pipelines.mix import Entry, Part, composition, read_mix, takes
-from pipelines.plan import PlanOptions, permuted_blocks, plan_units
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import Corpus, list_corpus
+from pipelines.reading.inputs import InputFile
+from pipelines.reading.mix import Entry, Part, composition, read_mix, takes
+from pipelines.reading.plan import PlanOptions, permuted_blocks, plan_units
+from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
 
 

@@ -1,6 +1,7 @@
 """The forms of the neural proxy: which parameters go together, what each promises, and that a wrong view is found."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from pipelines.proxies.neural import Parameters
 from pipelines.proxies.options import ProxyOptions
 from schemas.errors import UserError
 
-CODE = [open(path, "rb").read() for path in ("pipelines/shard.py", "pipelines/plan.py", "trainer/data/packing.py")]  # noqa: PTH123, SIM115
+CODE = [Path(name).read_bytes() for name in ("pipelines/shard.py", "pipelines/reading/plan.py", "trainer/trainer.py")]
 FORMS = {
     "codebook": Parameters(),
     "packed": Parameters(windows="packed"),

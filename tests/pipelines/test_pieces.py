@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.pieces import pieces, stream_pieces
+from pipelines.reading.pieces import pieces, stream_pieces
 
 documents = st.one_of(
     st.binary(max_size=200),

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus import Corpus, list_corpus
-from pipelines.inputs import InputFile
-from pipelines.plan import (
+from pipelines.reading.corpus import Corpus, list_corpus
+from pipelines.reading.inputs import InputFile
+from pipelines.reading.plan import (
     BLOCK_FILES,
     Block,
     JsonlBlock,

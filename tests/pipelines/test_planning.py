@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from pipelines import cli, commit
-from pipelines.corpus import list_corpus
-from pipelines.plan import MIB
 from pipelines.planning import plan_job
 from pipelines.planning.plan_job import PlanJobOptions, advise, groups_of_unit
 from pipelines.planning.rates import RATES, measure, rates_from
@@ -19,8 +17,10 @@ from pipelines.planning.simulate import Troubles, simulate
 from pipelines.planning.sizes import parse_size, show_size
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
-from pipelines.records import ReadOptions
-from pipelines.running import RunnerOptions
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.plan import MIB
+from pipelines.reading.records import ReadOptions
+from pipelines.runners.running import RunnerOptions
 from pipelines.storage import Folder
 from schemas.errors import UserError
 

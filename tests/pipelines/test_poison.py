@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from job_runners import RUNNERS, runner
 
-from pipelines.documents import EXCERPT_BYTES
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
-from pipelines.records import ReadOptions
-from pipelines.running import RunnerOptions
+from pipelines.reading.documents import EXCERPT_BYTES
+from pipelines.reading.records import ReadOptions
+from pipelines.runners.running import RunnerOptions
 from schemas.errors import UserError
 from schemas.manifest import Manifest
 
@@ -131,7 +131,7 @@ def undisturbed(corpus: Path, package: Path, tmp_path_factory: pytest.TempPathFa
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(package))
-        patch.setattr("pipelines.beam.run", lambda work, units, *_: [work(unit) for unit in units])
+        patch.setattr("pipelines.runners.beam.run", lambda work, units, *_: [work(unit) for unit in units])
         return contents(out, run_job(corpus, out, RunnerOptions()))
 
 

@@ -9,12 +9,12 @@ import pytest
 from compressor_model import fit
 from compressor_model.artefact import PRETRAINED
 from compressor_model.small_training import SmallOptions
-from pipelines.corpus import list_corpus
 from pipelines.proxies import compressors, prepare
 from pipelines.proxies.compressors import choose_compressor
 from pipelines.proxies.options import ProxyOptions
 from pipelines.proxies.sampler import Sampler
-from pipelines.records import ReadOptions
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.records import ReadOptions
 from pipelines.storage import Folder
 from schemas.errors import UserError
 

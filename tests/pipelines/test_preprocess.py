@@ -18,8 +18,8 @@ import pytest
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
-from pipelines.records import ReadOptions
-from pipelines.running import RunnerOptions
+from pipelines.reading.records import ReadOptions
+from pipelines.runners.running import RunnerOptions
 from schemas.errors import UserError
 from schemas.manifest import Manifest, Receipt
 

@@ -20,13 +20,13 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import readers
-from pipelines.corpus import list_corpus
-from pipelines.documents import EXCERPT_BYTES, Document, Reject
-from pipelines.inputs import InputError, InputFile, input_errors, read_chunks
-from pipelines.plan import JsonlBlock, ParquetBlock, cut_blocks
-from pipelines.readers import read_block
-from pipelines.records import ReadOptions, RefusalReason
+from pipelines.reading import readers
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
+from pipelines.reading.inputs import InputError, InputFile, input_errors, read_chunks
+from pipelines.reading.plan import JsonlBlock, ParquetBlock, cut_blocks
+from pipelines.reading.readers import read_block
+from pipelines.reading.records import ReadOptions, RefusalReason
 from schemas.draws import document_id
 from schemas.errors import UserError
 

@@ -9,16 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from selecting import make
 
-from pipelines.columns import settled
-from pipelines.corpus import list_corpus
-from pipelines.documents import Document
-from pipelines.filters import Filters
-from pipelines.plan import PlanOptions, plan_units
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
-from pipelines.readers import read_block
-from pipelines.records import ReadOptions
-from pipelines.running import RunnerOptions
+from pipelines.reading.columns import settled
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.documents import Document
+from pipelines.reading.filters import Filters
+from pipelines.reading.plan import PlanOptions, plan_units
+from pipelines.reading.readers import read_block
+from pipelines.reading.records import ReadOptions
+from pipelines.runners.running import RunnerOptions
 from pipelines.verify import VerifyOptions, verify
 from schemas.errors import UserError
 

@@ -28,11 +28,11 @@ from job_runners import (
     worker,
 )
 
-from pipelines import beam
-from pipelines.environment import environment
-from pipelines.local_pool import LocalPool
-from pipelines.plan import Unit
-from pipelines.running import RunnerOptions, run_units
+from pipelines.reading.plan import Unit
+from pipelines.runners import beam
+from pipelines.runners.environment import environment
+from pipelines.runners.local_pool import LocalPool
+from pipelines.runners.running import RunnerOptions, run_units
 from pipelines.shard import Outcome
 from pipelines.storage import Folder
 from schemas.errors import UserError
@@ -105,11 +105,11 @@ def test_a_scheduler_that_loses_all_workers_or_dies_is_one_line(
 ) -> None:
     lonely, headless = tmp_path / "lonely", tmp_path / "headless"
     with scheduler(tmp_path / "one") as (address, _), monkeypatch.context() as patch:
-        patch.setattr("pipelines.dask_cluster.NO_WORKERS_SECONDS", 3)
+        patch.setattr("pipelines.runners.dask_cluster.NO_WORKERS_SECONDS", 3)
         options = RunnerOptions(runner="dask", scheduler=address)
         with pytest.raises(UserError, match=r"tcp://\S+ has no workers; start some"):
             run(leave, lonely, options)
-        patch.setattr("pipelines.dask_cluster.NO_WORKERS_SECONDS", 20)
+        patch.setattr("pipelines.runners.dask_cluster.NO_WORKERS_SECONDS", 20)
         with worker(address, tmp_path, nanny=False) as lone:
             _when(lambda: list(lonely.glob("began-*")), lone.kill)
             with pytest.raises(UserError, match="has had no workers for 20 seconds"):
@@ -141,7 +141,7 @@ def test_workers_of_another_environment_are_named_before_any_work(
         options = RunnerOptions(runner="dask", scheduler=address)
         with worker(address, tmp_path), monkeypatch.context() as patch:
             expected = environment() | {"pyarrow": "1.0"}
-            patch.setattr("pipelines.dask_cluster.environment", lambda: expected)
+            patch.setattr("pipelines.runners.dask_cluster.environment", lambda: expected)
             with pytest.raises(UserError, match=r"Dask worker tcp://\S+: has pyarrow \S+ instead of 1\.0; give all"):
                 run(leave, tmp_path / "out", options)
         with (
@@ -150,7 +150,7 @@ def test_workers_of_another_environment_are_named_before_any_work(
         ):
             run(leave, tmp_path / "out", options)
     with runner("portable", tmp_path / "servers") as options, monkeypatch.context() as patch:
-        patch.setattr("pipelines.beam.environment", lambda: expected)
+        patch.setattr("pipelines.runners.beam.environment", lambda: expected)
         with pytest.raises(UserError, match=r"^worker on \S+: has pyarrow \S+ instead of 1\.0; give all"):
             run(leave, tmp_path / "out", options)
     assert not (tmp_path / "out" / "done").exists()
@@ -178,7 +178,7 @@ def test_portable_runners_count_in_beams_metrics(tmp_path: Path, monkeypatch: py
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.dask_cluster.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("pipelines.runners.dask_cluster.CONNECT_SECONDS", 0.5)
     options = RunnerOptions(runner="dask", scheduler="tcp://127.0.0.1:9")
     with pytest.raises(UserError, match=r"--scheduler tcp://127\.0\.0\.1:9: nothing answers there; give"):
         run(leave, tmp_path / "out", options)

@@ -18,11 +18,11 @@ import pytest
 from s3_server import SECRET, TOKEN, S3Server, serving_s3
 
 from pipelines import sql, verify
-from pipelines.corpus import list_corpus
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
-from pipelines.records import ReadOptions
-from pipelines.running import RunnerOptions
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.records import ReadOptions
+from pipelines.runners.running import RunnerOptions
 from pipelines.storage import Folder
 from schemas.errors import UserError
 

@@ -50,7 +50,7 @@ def test_ratios_by_hand() -> None:
         "rejects: 2, invalid-json 2",
         "left out: duplicates 2, mine 1, short 3",
         "2.500 bytes a symbol",
-        "encode 45%, read 50%, write 5%",
+        "read 50%, encode 45%, write 5%",
         "slowest unit: 1, 8.0 s, 0.0 MB/s, largest input large1.py (0.0 MB)",
         "remote calls made again: 4",
     ):

@@ -17,8 +17,8 @@ from pipelines import commit, manifest, rows, shard, verify
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.gzip import GzipProxy
 from pipelines.proxies.options import ProxyOptions
-from pipelines.records import ReadOptions
-from pipelines.running import RunnerOptions
+from pipelines.reading.records import ReadOptions
+from pipelines.runners.running import RunnerOptions
 from pipelines.storage import Folder
 from pipelines.verify import VerifyOptions
 from pipelines.verify_rows import MAX_FAULTS

@@ -9,7 +9,7 @@ import torch
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
-from pipelines.running import RunnerOptions
+from pipelines.runners.running import RunnerOptions
 
 TOKENIZER = str(Path(__file__).parent.parent / "data" / "tokenizer.json")
 

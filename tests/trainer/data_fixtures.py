@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.plan import Unit
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
+from pipelines.reading.plan import Unit
 from schemas.draws import document_id, draw_u64
 from schemas.errors import UserError
 from schemas.vocabulary import Vocabulary
@@ -199,7 +199,7 @@ def preprocessed(corpus: Path, out: Path, proxy: str, **options: Any) -> Path:
     given: dict[str, Any] = {"neural": {"compressor": "pretrained", "bits": 12}, "bpe": {"tokenizer": str(TOKENIZER)}}
     chosen = ProxyOptions(proxy=proxy, **given.get(proxy, {}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.beam.run", run_here)
+        patch.setattr("pipelines.runners.beam.run", run_here)
         preprocess(PreprocessOptions(corpus=str(corpus), out=str(out), proxy=chosen, quiet=True, **options))
     return out
 

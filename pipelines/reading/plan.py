@@ -3,8 +3,8 @@
 A pure function of listing and options, recomputed rather than stored: the same on every machine, whatever the
 number of workers. A block is about 1 MiB of input: some small text files or one, a byte range of a JSONL file, a
 run of row groups of a Parquet file, a shard of one of our datasets whole, or a compressed file whole, since it can be
-read from its start only. As the
-blocks are permuted before they are grouped, each shard samples the whole corpus without an engine shuffle.
+read from its start only. As the blocks are permuted before they are grouped, each shard samples the whole corpus
+without an engine shuffle.
 Costs: no input is opened except for the footers of Parquet files, 16 at a time; about 3 us and 200 bytes a block.
 """
 
@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from pipelines.corpus import Corpus
-from pipelines.inputs import InputError, InputFile, check_size, input_errors, open_input
-from pipelines.mix import Part
+from pipelines.reading.corpus import Corpus
+from pipelines.reading.inputs import InputError, InputFile, check_size, input_errors, open_input
+from pipelines.reading.mix import Part
 from schemas.draws import draw_u64, permutation
 from schemas.errors import UserError
 from schemas.shard import METADATA_KEY

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pipelines.documents import EXCERPT_BYTES, Document, Reject
-from pipelines.inputs import InputError, InputFile, printable
-from pipelines.pieces import pieces
+from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
+from pipelines.reading.inputs import InputError, InputFile, printable
+from pipelines.reading.pieces import pieces
 from schemas.draws import document_id
 from schemas.errors import UserError
 

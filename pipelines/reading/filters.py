@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.documents import EXCERPT_BYTES, Document, Reject
+from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
 from schemas.errors import UserError
 
 ENTRY_POINTS = "proxy_compression.filters"

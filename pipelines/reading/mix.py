@@ -8,7 +8,7 @@
     include = ["*.jsonl.zst"]
 
 Bytes are those of the files as they are stored. Corpora are cut down, never repeated: what is taken is the largest
-total in which the caps and the weights hold. `takes` says how much that is; `pipelines.plan` then takes blocks of
+total in which the caps and the weights hold. `takes` says how much that is; `plan.py` then takes blocks of
 each corpus in the order of their draws until there is enough, so caps and weights hold to within one block each
 (about 1 MiB; a compressed file is one block, however large) and what is left out is never read.
 """
@@ -29,7 +29,7 @@ from schemas.remote import filesystem, is_remote, repeated
 from schemas.secrets import redacted
 
 if TYPE_CHECKING:
-    from pipelines.plan import Unit
+    from pipelines.reading.plan import Unit
 
 SUFFIX = ".toml"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")

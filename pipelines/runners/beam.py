@@ -13,9 +13,9 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.environment import difference, environment
-from pipelines.local_pool import LocalPool
-from pipelines.plan import Unit
+from pipelines.reading.plan import Unit
+from pipelines.runners.environment import difference, environment
+from pipelines.runners.local_pool import LocalPool
 from pipelines.shard import Outcome
 from schemas.errors import UserError
 

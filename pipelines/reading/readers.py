@@ -16,12 +16,20 @@ from typing import Any
 
 import orjson
 
-from pipelines.documents import EXCERPT_BYTES, Document, Reject
-from pipelines.inputs import InputError, InputFile, printable, read_chunks
-from pipelines.parquet_reader import read_parquet
-from pipelines.pieces import stream_pieces
-from pipelines.plan import Block, JsonlBlock, TextBlock
-from pipelines.records import ReadOptions, RefusalError, as_text, default_group, documents_of, missing_field, rejected
+from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
+from pipelines.reading.inputs import InputError, InputFile, printable, read_chunks
+from pipelines.reading.parquet_reader import read_parquet
+from pipelines.reading.pieces import stream_pieces
+from pipelines.reading.plan import Block, JsonlBlock, TextBlock
+from pipelines.reading.records import (
+    ReadOptions,
+    RefusalError,
+    as_text,
+    default_group,
+    documents_of,
+    missing_field,
+    rejected,
+)
 from schemas.errors import UserError
 
 _JSON_FIELDS = ("text", "content")

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from pipelines import commit
-from pipelines.local_pool import LocalPool
-from pipelines.place import Place
-from pipelines.plan import Unit
 from pipelines.progress import ProgressReport
+from pipelines.reading.plan import Unit
+from pipelines.runners.local_pool import LocalPool
+from pipelines.runners.place import Place
 from pipelines.shard import Outcome
 from pipelines.storage import Folder
 from schemas.errors import UserError
@@ -77,7 +77,7 @@ def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressRepo
         UserError: a unit failed, or its result is not there; those that were finished are kept.
     """
     logging.getLogger().setLevel(logging.ERROR)  # Beam warns of optional clients that nobody here asked for
-    from pipelines import beam  # takes seconds to import, which bad options should not cost
+    from pipelines.runners import beam  # takes seconds to import, which bad options should not cost
 
     place = Place()
     failures: list[Exception] = []
@@ -121,7 +121,7 @@ def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressRepo
     if place.failure is not None or failures:
         _raise_plainly(out, place.explained(place.failure or failures[0]), log)
     listed = {name for sub in {Path(name).parent for name in progress.names} for name in out.sizes(str(sub))}
-    missing = len(set(progress.names) - listed)
+    missing = sum(not out.exists(name) for name in set(progress.names) - listed)  # a listing may lag
     if missing:
         raise UserError(
             f"RUNNER={options.runner} ended well, but {missing} of {len(units)} units are not in {redacted(out.url)}; "
@@ -136,7 +136,7 @@ def _open(options: RunnerOptions, units: int) -> Place:
     if options.runner != "dask":
         return Place()
     try:
-        from pipelines.dask_cluster import DaskCluster
+        from pipelines.runners.dask_cluster import DaskCluster
     except ModuleNotFoundError as error:
         raise UserError(f"RUNNER=dask: {error.name} is not installed; pip install proxy-compression[dask]") from None
     return DaskCluster(workers, options.scheduler)

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.documents import Document
-from pipelines.inputs import InputError, InputFile
+from pipelines.reading.documents import Document
+from pipelines.reading.inputs import InputError, InputFile
 from schemas.shard import COLUMN_NAMES, METADATA_KEY, shard_schema
 
 TEXT = "raw"

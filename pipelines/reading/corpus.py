@@ -1,11 +1,11 @@
 """What the corpus is: a specification in, a sorted listing of input files out.
 
 A specification is `stdlib` or `site-packages` (the sources of the running Python), a local file, folder or glob,
-or any fsspec URL of these, or a TOML file that names several of them (`pipelines.mix`). Of a dataset of ours its
-shards are listed. Folders are walked recursively; hidden
-files and folders and `__pycache__` are skipped, links to folders are not followed (links to files are), whatever
-is no regular file is skipped. Nothing is opened: formats and compressions go by name. Costs: one stat a file,
-about 5 us on a local disk; remote stores are listed in bulk. About 300 bytes of memory a file.
+or any fsspec URL of these, or a TOML file that names several of them (`mix.py`). Of a dataset of ours its shards are
+listed. Folders are walked recursively; hidden files and folders and `__pycache__` are skipped, links to folders are not
+followed (links to files are), whatever is no regular file is skipped. Nothing is opened: formats and compressions go by
+name. Costs: one stat a file, about 5 us on a local disk; remote stores are listed in bulk. About 300 bytes of memory a
+file.
 """
 
 import fnmatch
@@ -22,8 +22,8 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 
 from fsspec.utils import glob_translate
 
-from pipelines import mix
-from pipelines.inputs import FileFormat, InputFile, compression_of, object_version, printable
+from pipelines.reading import mix
+from pipelines.reading.inputs import FileFormat, InputFile, compression_of, object_version, printable
 from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS, find
 from schemas.errors import UserError
 from schemas.remote import filesystem, is_remote, local_path, repeated

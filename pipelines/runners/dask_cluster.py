@@ -15,9 +15,9 @@ import dask
 import distributed
 from distributed.comm.core import CommClosedError
 
-from pipelines.environment import difference, environment
-from pipelines.local_pool import ATTEMPTS, use_one_thread
-from pipelines.place import Place
+from pipelines.runners.environment import difference, environment
+from pipelines.runners.local_pool import ATTEMPTS, use_one_thread
+from pipelines.runners.place import Place
 from schemas.errors import UserError
 
 CONNECT_SECONDS = 5

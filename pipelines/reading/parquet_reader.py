@@ -12,11 +12,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import dataset_reader
-from pipelines.documents import Document, Reject
-from pipelines.inputs import InputError, InputFile, check_expansion, check_size, input_errors, open_input
-from pipelines.plan import ParquetBlock
-from pipelines.records import ReadOptions, RefusalError, as_text, default_group, documents_of, missing_field, rejected
+from pipelines.reading import dataset_reader
+from pipelines.reading.documents import Document, Reject
+from pipelines.reading.inputs import InputError, InputFile, check_expansion, check_size, input_errors, open_input
+from pipelines.reading.plan import ParquetBlock
+from pipelines.reading.records import (
+    ReadOptions,
+    RefusalError,
+    as_text,
+    default_group,
+    documents_of,
+    missing_field,
+    rejected,
+)
 
 _FIELDS = ("text", "content", "raw")
 _BATCH_BYTES = 1 << 20

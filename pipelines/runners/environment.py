@@ -29,7 +29,7 @@ def difference(expected: dict[str, str]) -> str:
 
 def _sources() -> str:
     """First 12 digits of the SHA-256 over our source files, by name."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     state = hashlib.sha256()
     for path in sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py")):
         content = path.read_bytes()

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from pipelines.place import Place
-from pipelines.plan import Unit
+from pipelines.reading.plan import Unit
+from pipelines.runners.place import Place
 from pipelines.shard import Outcome
 from schemas.errors import UserError
 

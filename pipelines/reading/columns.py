@@ -12,10 +12,10 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 
-from pipelines import dataset_reader
-from pipelines.corpus import Corpus
-from pipelines.inputs import InputError, InputFile, input_errors, open_input, printable, read_chunks
-from pipelines.records import ReadOptions
+from pipelines.reading import dataset_reader
+from pipelines.reading.corpus import Corpus
+from pipelines.reading.inputs import InputError, InputFile, input_errors, open_input, printable, read_chunks
+from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
 from schemas.shard import COLUMN_NAMES, metadata_of
 
