@@ -148,7 +148,15 @@ class _AtTheTerminal(distributed.WorkerPlugin):
 
 def _local_cluster(workers: int) -> Any:
     use_one_thread()
-    dask.config.set({"distributed.scheduler.allowed-failures": ATTEMPTS - 1})
+    dask.config.set(
+        {
+            "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
+            # Dask has workers give freed memory back at once, and samples their stacks 100 times a second: a third
+            # more time for a unit, whose memory is bounded and whose stages are timed.
+            "distributed.nanny.pre-spawn-environ": {},
+            "distributed.worker.profile.enabled": False,
+        }
+    )
     # No limit of memory: Dask would pause its workers near one, and a job that waits says nothing.
     return distributed.LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=workers,
