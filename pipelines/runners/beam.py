@@ -1,10 +1,13 @@
 """The Beam graph: Create(units) | Reshuffle | ParDo(work). Elements are units and outcomes only.
 
+A unit may name a thousand files, which Beam would pickle at every step: elements are units that are pickled already,
+and for processes of this machine their numbers.
 Documents never cross a Beam edge; results are on storage when an outcome arrives, so the graph needs nothing
 that any runner lacks (no writes, tags, states, side inputs, and no grouping: Dask's costs millions of tasks for ten
 thousand units).
 """
 
+import pickle
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -32,8 +35,8 @@ RUNNERS = {
 temporary_folders: list[str] = []
 """Of Beam's pipelines, which remove them at an orderly end; for who ends the process otherwise."""
 
-_pools: dict[int, LocalPool] = {}
-"""Pools of this process by id: the local runner pickles what it runs, and a pool cannot be pickled."""
+_pools: dict[int, tuple[LocalPool, Callable[[Unit], Outcome], list[Unit]]] = {}
+"""Pools of this process by id, with their work: the local runner pickles what it runs, and a pool cannot be pickled."""
 
 
 def run(
@@ -57,10 +60,10 @@ def run(
     )
     temporary_folders.append(pipeline.local_tempdir)
     if pool is None:
-        build(pipeline, DoUnit(work, environment()), units)
+        build(pipeline, DoUnit(work, environment()), [pickle.dumps(unit) for unit in units])
     else:
-        _pools[id(pool)] = pool
-        build(pipeline, _DoUnitInPool(work, id(pool)), units)
+        _pools[id(pool)] = (pool, work, units)
+        build(pipeline, _DoUnitInPool(id(pool)), range(len(units)))
     try:
         pipeline.run().wait_until_finish()
     finally:
@@ -68,8 +71,8 @@ def run(
             del _pools[id(pool)]
 
 
-def build(pipeline: beam.Pipeline, do: beam.DoFn, units: list[Unit]) -> None:
-    """Add the graph to a pipeline."""
+def build(pipeline: beam.Pipeline, do: beam.DoFn, units: Iterable[object]) -> None:
+    """Add the graph to a pipeline; `units` are what the DoFn takes."""
     (
         pipeline
         | "units" >> beam.Create(units, reshuffle=False)
@@ -98,9 +101,9 @@ class DoUnit(beam.DoFn):  # type: ignore[misc]
                 "(docs/runners.md)"
             )
 
-    def process(self, unit: Unit) -> Iterable[Outcome]:
+    def process(self, unit: bytes) -> Iterable[Outcome]:
         """Do one unit."""
-        outcome = self._work(unit)
+        outcome = self._work(pickle.loads(unit))
         for name in ("documents", "raw_bytes", "rejects"):
             Metrics.counter("units", name).inc(getattr(outcome, name))
         Metrics.counter("units", "reused" if outcome.reused else "done").inc()
@@ -111,14 +114,14 @@ class DoUnit(beam.DoFn):  # type: ignore[misc]
 class _DoUnitInPool(beam.DoFn):  # type: ignore[misc]
     """Queues all units for the processes of the local runner; Beam's own workers would each get a fixed share."""
 
-    def __init__(self, work: Callable[[Unit], Outcome], pool: int) -> None:
-        self._work = work
+    def __init__(self, pool: int) -> None:
         self._pool = pool
         self._waiting: list[Future[None]] = []
 
-    def process(self, unit: Unit) -> None:
+    def process(self, number: int) -> None:
         """Queue one unit."""
-        self._waiting.append(_pools[self._pool].submit(self._work, unit))
+        pool, work, units = _pools[self._pool]
+        self._waiting.append(pool.submit(work, units[number]))
 
     def finish_bundle(self) -> None:
         """Wait for the queued ones."""

@@ -1,5 +1,6 @@
 """The Beam graph holds only what Dask and the portable runners all support, and reaches for no network."""
 
+import pickle
 import socket
 from concurrent.futures import Future
 from typing import Any
@@ -27,7 +28,7 @@ def work(unit: Unit) -> Outcome:
 @pytest.fixture(scope="module")
 def pipeline() -> beam.Pipeline:
     pipeline = beam.Pipeline(options=PipelineOptions([f"--runner={graph.RUNNERS['portable']}"]))
-    graph.build(pipeline, graph.DoUnit(work, SAME), units(7))
+    graph.build(pipeline, graph.DoUnit(work, SAME), [pickle.dumps(unit) for unit in units(7)])
     return pipeline
 
 
