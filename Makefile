@@ -14,7 +14,7 @@ DATA   ?= $(or $(OUT),$(shell $(PY) -m pipelines.default_out '$(CORPUS)' '$(PROX
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
 quote = '$(subst ','\'',$(1))'
 
-PROXY_OPTIONS = $(call opt,PROXY,proxy) $(call opt,CORPUS,corpus) $(call opt,CODER,coder) $(call opt,BITS,bits) \
+PROXY_OPTIONS = $(call opt,PROXY,proxy) $(call opt,CODER,coder) $(call opt,BITS,bits) \
 	$(call opt,SEGMENTATION,segmentation) $(call opt,WINDOWS,windows) $(call opt,FUZZ,fuzz) \
 	$(call opt,TOKENIZER,tokenizer) $(call opt,COMPRESSOR,compressor)
 
@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml requirements.lock
 install: $(STAMP)  ## make .venv from requirements.lock
 
 preprocess: $(STAMP)  ## corpus -> verified Parquet shards: PROXY=neural|bpe|gzip|identity CORPUS=... OUT=... WORKERS=n RUNNER=...
-	@$(PY) -m pipelines preprocess $(PROXY_OPTIONS) $(call opt,OUT,out) $(call opt,RUNNER,runner) $(call opt,SCHEDULER,scheduler) $(call opt,WORKERS,workers) $(ARGS)
+	@$(PY) -m pipelines preprocess $(call opt,CORPUS,corpus) $(PROXY_OPTIONS) $(call opt,OUT,out) $(call opt,RUNNER,runner) $(call opt,SCHEDULER,scheduler) $(call opt,WORKERS,workers) $(ARGS)
 
 verify: $(STAMP)  ## check every byte of a dataset: DATA=...
 	@$(PY) -m pipelines verify $(call opt,DATA,data) $(ARGS)
@@ -55,8 +55,8 @@ sql: $(STAMP)  ## DuckDB over a dataset: DATA=... [Q='select ...']
 	@$(PY) -m pipelines sql $(call opt,DATA,data) $(call opt,Q,query) $(ARGS)
 
 measure: $(STAMP)  ## which proxy will work on a corpus: stability and fuzziness of all, as a page: CORPUS=... OUT=folder
-	@$(PY) -m pipelines measure stability $(PROXY_OPTIONS) --out $(call quote,$(or $(OUT),data/measure)) $(ARGS)
-	@$(PY) -m pipelines measure fuzziness $(PROXY_OPTIONS) --out $(call quote,$(or $(OUT),data/measure))
+	@$(PY) -m pipelines measure stability $(call opt,CORPUS,corpus) $(PROXY_OPTIONS) --out $(call quote,$(or $(OUT),data/measure)) $(ARGS)
+	@$(PY) -m pipelines measure fuzziness $(call opt,CORPUS,corpus) $(PROXY_OPTIONS) --out $(call quote,$(or $(OUT),data/measure))
 
 # The whole way at toy size. Each line is a command of its own; what they write lies in data/demo and runs/demo.
 # Documents of 512 bytes and 4 sequences of 512 ids: a step of so few ids needs them from many documents, since a long
@@ -90,9 +90,9 @@ evaluate: $(STAMP)  ## bits per byte on held-out raw documents: RUN=...
 export: $(STAMP)  ## a trained model in the Hugging Face format of EvaByte: RUN=... OUT=... ARGS='--kind full'
 	@$(PY) -m trainer export $(call opt,RUN,run) $(call opt,OUT,out) $(ARGS)
 
-# With CORPUS_BYTES=3.3TB [PROXY=...] [WORKERS=n] what preprocessing takes.
+# With CORPUS_BYTES=3.3TB [PROXY=... CODER=...] [WORKERS=n] what preprocessing takes.
 plan: $(STAMP)  ## what a run takes on GPUs that need not be there: SCALE=... GPUS=n; or a job: CORPUS_BYTES=3.3TB WORKERS=n
-	@$(PY) -m $(if $(CORPUS_BYTES),pipelines plan --corpus-bytes $(call quote,$(CORPUS_BYTES)) $(call opt,WORKERS,workers),trainer plan $(call opt,SCALE,scale) $(call opt,GPUS,gpus)) $(ARGS)
+	@$(PY) -m $(if $(CORPUS_BYTES),pipelines plan --corpus-bytes $(call quote,$(CORPUS_BYTES)) $(PROXY_OPTIONS) $(call opt,WORKERS,workers),trainer plan $(call opt,SCALE,scale) $(call opt,GPUS,gpus)) $(ARGS)
 
 compressor: $(STAMP)  ## train a byte LM and distil a compressor from it: CORPUS=... LM=small|paper OUT=... BITS='12 16'
 	@$(PY) -m compressor_model fit $(call opt,CORPUS,corpus) $(call opt,LM,lm) $(call opt,OUT,out) $(if $(BITS),--bits $(BITS)) $(ARGS)

@@ -19,6 +19,7 @@ from pipelines.proxies.sampler import Sampler
 from pipelines.reading.corpus import list_corpus
 from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
+from schemas.secrets import redacted
 
 LMS: dict[str, type[SmallOptions] | type[PaperOptions]] = {"small": SmallOptions, "paper": PaperOptions}
 
@@ -131,9 +132,9 @@ def run(command: FitCommand) -> None:
         folder=folder,
         name=name,
         provenance={
-            "command": shlex.join(["python", "-m", "compressor_model", *sys.argv[1:]]),
+            "command": redacted(shlex.join(["python", "-m", "compressor_model", *sys.argv[1:]])),
             "corpus": {
-                "spec": command.corpus,
+                "spec": redacted(command.corpus),
                 "files": len(corpus.inputs),
                 "bytes": corpus.listed_bytes,
                 "listing_digest": corpus.listing_digest,

@@ -20,6 +20,7 @@ from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.files import sha256
 from schemas.manifest import Manifest, Receipt, RejectsEntry, ShardEntry, Totals
+from schemas.remote import StoreError
 from schemas.shard import ROW_GROUPS_SCHEMA
 from schemas.vocabulary import Vocabulary
 
@@ -31,17 +32,34 @@ ERROR_LOG = "meta/error.log"
 _TABLE_ROWS = 1 << 16  # rows of the row-group table held at once
 
 
-def existing_receipt(job: Job, unit: Unit) -> Receipt | None:
-    """The receipt of a unit that is done, else None."""
+def begin(job: Job, unit: Unit) -> bool:
+    """Take up a unit: False if it is done.
+
+    If it is not, the manifest is deleted, as the dataset is not finished now, and then a receipt that does not hold:
+    else it would be taken for this unit's if the worker fails.
+    """
     name = job.receipt_name(unit)
     try:
-        receipt = Receipt.from_bytes(job.out.read(name), name)
-    except (FileNotFoundError, UserError):
-        return None
-    inputs = [[file.source, file.size, file.version] for file in unit.files]
-    if receipt.unit_digest != job.unit_digest(unit) or receipt.inputs != inputs:
-        return None
-    return receipt if all(is_whole(job.out, entry) for entry in (receipt.rejects, receipt.shard)) else None
+        data = job.out.read(name)
+    except FileNotFoundError:
+        job.out.remove(MANIFEST)
+        return True
+    if _holds(job, unit, data):
+        return False
+    job.out.remove(MANIFEST)
+    job.out.remove(name)
+    return True
+
+
+def _holds(job: Job, unit: Unit, data: bytes) -> bool:
+    """Whether a receipt is of this very unit and of inputs as they are, and what it names is there."""
+    try:
+        receipt = Receipt.from_bytes(data, job.receipt_name(unit))
+    except UserError:
+        return False
+    if receipt.unit_digest != job.unit_digest(unit) or receipt.inputs != unit.inputs:
+        return False
+    return all(is_whole(job.out, entry) for entry in (receipt.rejects, receipt.shard))
 
 
 def is_whole(out: Folder, entry: ShardEntry | RejectsEntry) -> bool:
@@ -80,17 +98,20 @@ def _read_receipt(out: Folder, name: str) -> Receipt | UserError:
     except FileNotFoundError:
         text = "missing; run the same preprocess command again to complete the dataset"
         return UserError(f"{out.locate(name)}: {text}")
+    except StoreError:
+        raise
     except UserError as error:
         return error
 
 
 def slim(receipts: Iterable[Receipt]) -> list[Receipt]:
-    """Receipts without their row groups.
+    """Receipts without their row groups, and with the largest of their inputs only.
 
     Raises:
         UserError: they are not one for each unit of one plan.
     """
-    kept = sorted((replace(receipt, row_groups=[]) for receipt in receipts), key=lambda receipt: receipt.unit)
+    slimmed = (replace(one, row_groups=[], inputs=[one.largest_input] if one.inputs else []) for one in receipts)
+    kept = sorted(slimmed, key=lambda receipt: receipt.unit)
     counts = {receipt.units for receipt in kept}
     if len(counts) > 1 or [receipt.unit for receipt in kept] != list(range(max(counts, default=0))):
         raise UserError(

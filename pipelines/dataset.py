@@ -7,9 +7,9 @@ another configuration is refused before work, and a killed job is recognised and
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ from pipelines.reading.plan import PlanOptions, Unit
 from pipelines.storage import Folder
 from schemas.digests import canonical
 from schemas.errors import FormatVersionError, UserError
+from schemas.manifest import SHARD_NAME as SHARD_NAME
 from schemas.manifest import Manifest, Receipt, seal, unseal
+from schemas.remote import StoreError
 from schemas.secrets import redacted
 from schemas.shard import FORMAT_VERSION, metadata_of
-
-SHARD_NAME = re.compile(r"part-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.parquet")
 
 _PROXY_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _PROXY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -94,11 +94,10 @@ def read(out: Folder, *, beside_others: bool = False) -> dict[str, Any] | None:
     """
     try:
         fields = unseal(out.read(commit.DATASET), out.locate(commit.DATASET))
-    except FormatVersionError:
+    except (FormatVersionError, StoreError):
         raise
     except (UserError, FileNotFoundError) as error:
-        ours = any(SHARD_NAME.fullmatch(f"{Path(name).stem}.parquet") for name in out.sizes("receipts"))
-        if isinstance(error, UserError) or ours:
+        if isinstance(error, UserError) or _has_receipts(out):
             return _description_in_manifest(out)
         foreign = [name for name in out.sizes() if name.endswith(".parquet") or not beside_others]
         if foreign:
@@ -153,6 +152,8 @@ def _description_in_manifest(out: Folder) -> dict[str, Any]:
     """
     try:
         return _manifest(out).dataset
+    except StoreError:
+        raise
     except (FileNotFoundError, UserError):
         raise UserError(
             f"{out.locate(commit.DATASET)}: missing or damaged, and there is no manifest to mend it from; "
@@ -160,13 +161,14 @@ def _description_in_manifest(out: Folder) -> dict[str, Any]:
         ) from None
 
 
-def check_same(out: Folder, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+def check_same(out: Folder, stored: dict[str, Any], wanted: dict[str, Any], *, part: bool = False) -> None:
     """Refuse to go on in a folder of another configuration.
 
     Args:
         out: the folder.
         stored: its description.
-        wanted: a description, or the part of one that is known already.
+        wanted: the description of what is asked for.
+        part: `wanted` holds only what is known already; what it lacks is not compared.
 
     Raises:
         UserError: with each difference.
@@ -174,12 +176,13 @@ def check_same(out: Folder, stored: dict[str, Any], wanted: dict[str, Any]) -> N
     before, now = dict(_flat(stored)), dict(_flat(wanted))
     differences = [
         f"{key} {_short(before.get(key))} -> {_short(now.get(key))}"
-        for key in sorted(now)
+        for key in sorted(now if part else before.keys() | now.keys())
         if key.startswith(_COMPARED) and before.get(key) != now.get(key)
     ]
     if before.get("corpus.digest") != now["corpus.digest"]:
-        sizes = (f"{flat.get('corpus.files'):,} files, {flat.get('corpus.bytes'):,} bytes" for flat in (before, now))
-        differences = [f"the corpus has changed ({' -> '.join(sizes)})"]
+        old, new = (f"{flat.get('corpus.files'):,} files, {flat.get('corpus.bytes'):,} bytes" for flat in (before, now))
+        change = f"{old} -> {new}" if old != new else f"{old} as before, but other names, formats, weights or caps"
+        differences = [f"the corpus has changed ({change})"]
     if differences:
         raise UserError(
             f"OUT={out.url} holds another dataset: {'; '.join(differences)}. "
@@ -187,50 +190,91 @@ def check_same(out: Folder, stored: dict[str, Any], wanted: dict[str, Any]) -> N
         )
 
 
-def remove(out: Folder) -> None:
+def remove(out: Folder, replaced: Collection[str] = ()) -> None:
     """Delete a dataset of ours, and nothing else: what its receipts and its description name, and these.
 
-    Also shards that a killed job left without a receipt. In a folder that holds no dataset nothing is touched.
+    Also shards that a killed job left without a receipt. In a folder that holds no dataset nothing is touched. May be
+    killed: the manifest goes first, as none may name what is not there, and the description last.
+
+    Args:
+        out: the folder.
+        replaced: files of the proxy that will be written anew; they stay until then, as they may be its only copy.
     """
-    description = _any_description(out)
+    description = _description_to_the_end(out)
+    if description is not None:
+        out.remove(commit.MANIFEST)
+    ours = _has_receipts(out)
     remove_units(out, keep=set())
     if description is None:
+        if ours:  # with a damaged description, that no manifest mends
+            out.remove(commit.DATASET)
         return
-    out.remove(commit.MANIFEST)
-    for name in description["proxy"]["files"]:
-        out.remove(f"{PROXY_FOLDER}/{name}")
-    for name in sorted(out.sizes(drop_list.FOLDER)):
-        if drop_list.FILE_NAME.fullmatch(Path(name).name):
-            out.remove(name)
-    for name in (commit.ROW_GROUPS, commit.ERROR_LOG, commit.DATASET):
-        out.remove(name)
+    lists = [name for name in sorted(out.sizes(drop_list.FOLDER)) if drop_list.FILE_NAME.fullmatch(Path(name).name)]
+    files = [f"{PROXY_FOLDER}/{name}" for name in description["proxy"]["files"] if name not in replaced]
+    _each(out, out.remove, [*files, *lists, commit.ROW_GROUPS, commit.ERROR_LOG])
+    out.remove(commit.DATASET)
 
 
 def remove_units(out: Folder, keep: set[str]) -> None:
     """Delete receipts of ours other than `keep`, with the shards and rejects that they name, and stray shards."""
     kept = {f"{Path(name).stem}.parquet" for name in keep}
-    for name in sorted(out.sizes("receipts").keys() - keep):
-        shard = f"{Path(name).stem}.parquet"
-        if not SHARD_NAME.fullmatch(shard):
-            continue
-        out.remove(f"rejects/{shard}")
-        with suppress(UserError, FileNotFoundError):  # of a damaged one, the shard is stray
-            if Receipt.from_bytes(out.read(name), name).shard.name == shard:  # never another unit's
-                out.remove(shard)
-        out.remove(name)
-    for name in sorted(out.sizes()):
-        if name not in kept and _is_shard(out, name):
-            out.remove(name)
+    _each(out, partial(_remove_unit, out), sorted(out.sizes("receipts").keys() - keep))
+    _each(out, partial(_remove_if_shard, out), sorted(out.sizes().keys() - kept))
 
 
-def _any_description(out: Folder) -> dict[str, Any] | None:
+def _each(out: Folder, call: Callable[[str], None], names: Iterable[str]) -> None:
+    for _ in out.each(call, names):
+        pass
+
+
+def _remove_unit(out: Folder, receipt: str) -> None:
+    shard = f"{Path(receipt).stem}.parquet"
+    if not SHARD_NAME.fullmatch(shard):
+        return
+    out.remove(f"rejects/{shard}")
+    if _names(out, receipt, shard):
+        out.remove(shard)
+    out.remove(receipt)
+
+
+def _names(out: Folder, receipt: str, shard: str) -> bool:
+    """Whether a receipt is whole and of this shard, not of another unit's; else the shard is stray, if it is one."""
     try:
-        return read_or_none(out) or open_dataset(out.url).manifest.dataset
+        data = out.read(receipt)
+    except FileNotFoundError:
+        return False
+    try:
+        return Receipt.from_bytes(data, receipt).shard.name == shard
     except UserError:
-        try:
-            return _description_in_manifest(out)
-        except UserError:
-            return None
+        return False
+
+
+def _remove_if_shard(out: Folder, name: str) -> None:
+    if _is_shard(out, name):
+        out.remove(name)
+
+
+def _has_receipts(out: Folder) -> bool:
+    return any(SHARD_NAME.fullmatch(f"{Path(name).stem}.parquet") for name in out.sizes("receipts"))
+
+
+def _description_to_the_end(out: Folder) -> dict[str, Any] | None:
+    """The description, mended if only the manifest has it: the folder is known as ours until all is deleted."""
+    try:
+        if (found := read_or_none(out)) is not None:
+            return found
+    except StoreError:
+        raise
+    except UserError:
+        pass
+    try:
+        description = _description_in_manifest(out)
+    except StoreError:
+        raise
+    except UserError:
+        return None
+    write(out, description)
+    return description
 
 
 @dataclass(frozen=True)
@@ -301,6 +345,8 @@ def _is_shard(out: Folder, name: str) -> bool:
     try:
         with out.open(name) as file:
             metadata_of(pq.read_schema(file), name)
+    except StoreError:
+        raise
     except (UserError, OSError, pa.ArrowException):
         return False
     return True

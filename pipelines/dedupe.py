@@ -1,8 +1,9 @@
-"""`--dedupe`: of documents with equal bytes the first in (source, record) order is kept, over the whole corpus.
+"""`--dedupe`: of documents with equal bytes the first by (source, record) is kept, over the whole corpus.
 
 Two steps before the shards. `identify(job, unit)` reads a unit as the encoder will (filters first) and writes who its
-documents are, `meta/dedupe/ids-….parquet` (doc_id, source, record), and beside it a sealed receipt: a resumed job
-reuses what is whole, and reads a unit again whose inputs have changed. `drop_duplicates` then finds the duplicates with
+documents are, `meta/dedupe/ids-….parquet`, and beside it a sealed receipt: a resumed job reuses what is whole, and
+reads a unit again whose inputs have changed. Documents that share even source and record are told apart, and ordered,
+by their unit and their number in it. `drop_duplicates` then finds the duplicates with
 DuckDB and gives each unit that holds some the list of them (`pipelines.drop_list`), whose digest is part of the unit.
 Nothing depends on the number of workers, and any of it may be killed at any moment.
 
@@ -13,11 +14,8 @@ Near-duplicates are not found.
 """
 
 import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,10 +31,11 @@ from pipelines.reading.documents import Document
 from pipelines.reading.plan import Unit
 from pipelines.selection import kept
 from pipelines.shard import Outcome
-from pipelines.storage import TEMP, Folder
+from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.files import sha256
 from schemas.manifest import seal, unseal
+from schemas.secrets import redacted
 from schemas.shard import FORMAT_VERSION
 
 if TYPE_CHECKING:
@@ -50,13 +49,13 @@ IDS_SCHEMA = pa.schema(
         pa.field("doc_id", pa.uuid(), nullable=False),  # 128 bits: DuckDB groups them as numbers
         pa.field("source", pa.dictionary(pa.int32(), pa.string()), nullable=False),
         pa.field("record", pa.uint64(), nullable=False),
+        pa.field("ordinal", pa.uint64(), nullable=False),
     ]
 )
 
 _BATCH_ROWS = 1 << 16
-_WORK = "dedupe-"
-_GROUP_BYTES = 150  # of a hash table's entry beside its source
-_ROW_BYTES = 50  # of a row that is sorted, beside its source
+_GROUP_BYTES = 170  # of a hash table's entry beside its source
+_ROW_BYTES = 50  # of a row that is sorted
 _SHARE = 6  # of the memory that one step's tables may take, as DuckDB needs room beside them
 
 Run = Callable[[Callable[[Unit], Outcome], list[Unit], list[str]], object]
@@ -70,10 +69,15 @@ def identify(job: Job, unit: Unit) -> Outcome:
         UserError: as `pipelines.selection.selected`, or the output cannot be written.
     """
     receipt, ids = receipt_name(job, unit), _ids_name(job, unit)
-    inputs = [[file.source, file.size, file.version] for file in unit.files]
-    known = {"format_version": FORMAT_VERSION, "unit_digest": job.unit_digest(unit), "inputs": inputs}
+    known = {
+        "format_version": FORMAT_VERSION,
+        "unit_digest": job.unit_digest(unit),
+        "inputs": unit.inputs,
+        "columns": IDS_SCHEMA.names,
+    }
     if _is_done(job.out, receipt, ids, known):
         return Outcome(receipt, True)
+    job.out.remove(receipt)  # else it would pass for this run's
     with job.out.staged(ids) as path:
         _write_ids(job, unit, path)
         known["sha256"] = sha256(path)
@@ -94,29 +98,29 @@ def _is_done(out: Folder, receipt: str, ids: str, known: dict[str, Any]) -> bool
     try:
         fields = unseal(out.read(receipt), receipt)
         digest = fields.pop("sha256", None)
-        return fields == known and out.digest(ids) == digest
+        return fields == known and out.digest(ids, str(digest)) == digest
     except (FileNotFoundError, UserError):
         return False
 
 
 def _write_ids(job: Job, unit: Unit, path: Path) -> None:
     with pq.ParquetWriter(path, IDS_SCHEMA, compression="zstd", use_dictionary=["source"]) as writer:
-        rows: list[tuple[bytes, str, int]] = []
-        for item in kept(unit.blocks, job.read, job.filters):
+        rows: list[tuple[bytes, str, int, int]] = []
+        for ordinal, item in kept(unit.blocks, job.read, job.filters):
             if isinstance(item, Document) and item.piece == 0:
-                rows.append((item.doc_id, item.source, item.record))
+                rows.append((item.doc_id, item.source, item.record, ordinal))
                 if len(rows) == _BATCH_ROWS:
                     writer.write_batch(_batch(rows))
                     rows.clear()
         writer.write_batch(_batch(rows))
 
 
-def _batch(rows: list[tuple[bytes, str, int]]) -> pa.RecordBatch:
-    doc_ids = pa.array([doc_id for doc_id, _, _ in rows], pa.binary(16))
+def _batch(rows: list[tuple[bytes, str, int, int]]) -> pa.RecordBatch:
     arrays = [
-        pa.ExtensionArray.from_storage(pa.uuid(), doc_ids),
-        pa.array([source for _, source, _ in rows], pa.string()).dictionary_encode(),
-        pa.array([record for _, _, record in rows], pa.uint64()),
+        pa.ExtensionArray.from_storage(pa.uuid(), pa.array([row[0] for row in rows], pa.binary(16))),
+        pa.array([row[1] for row in rows], pa.string()).dictionary_encode(),
+        pa.array([row[2] for row in rows], pa.uint64()),
+        pa.array([row[3] for row in rows], pa.uint64()),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=IDS_SCHEMA)
 
@@ -131,27 +135,34 @@ def drop_duplicates(job: Job, units: list[Unit], run: Run, memory_bytes: int = M
         memory_bytes: of DuckDB.
 
     Raises:
-        UserError: a unit failed, or there is no room on the disk.
+        UserError: a unit failed, its ids are damaged since, or there is no room on the disk.
+        KeyboardInterrupt: also while DuckDB works.
     """
     import duckdb  # workers, which identify, need not have it
 
     run(partial(identify, job), units, [receipt_name(job, unit) for unit in units])
-    with _work_folder(job.out) as folder:
+    with job.out.work_folder() as folder:
         connection = duckdb.connect(
             str(folder / "ids.duckdb"),
             config={
                 "memory_limit": f"{memory_bytes}B",
                 "temp_directory": str(folder),
-                "threads": min(4, os.cpu_count() or 1),
+                "threads": min(4, len(os.sched_getaffinity(0))),
                 "preserve_insertion_order": False,
             },
         )
         try:
             with connection:
-                _load(connection, job, units)
+                _load(connection, job, units, folder)
                 _find(connection, memory_bytes)
                 lists = _lists(connection, memory_bytes)
                 digests = dict(job.out.each(partial(_write_list, job, units), lists))
+        except duckdb.InterruptException:
+            raise KeyboardInterrupt from None
+        except RuntimeError as error:  # what DuckDB makes of a signal's KeyboardInterrupt
+            if "interrupted" in str(error):
+                raise KeyboardInterrupt from None
+            raise
         except duckdb.Error as error:
             raise UserError(
                 f"--dedupe: DuckDB in {folder}: {' '.join(str(error).split())[:300]}; make room there (for an object "
@@ -168,45 +179,44 @@ def _sweep(job: Job, units: list[Unit]) -> None:
     for unit in units:
         before = replace(unit, drops="")
         names |= {receipt_name(job, before), _ids_name(job, before)}
-    for name in job.out.sizes(FOLDER).keys() - names:
-        if drop_list.FILE_NAME.fullmatch(Path(name).name):
-            job.out.remove(name)
+    others = sorted(job.out.sizes(FOLDER).keys() - names)
+    for _ in job.out.each(job.out.remove, [name for name in others if drop_list.FILE_NAME.fullmatch(Path(name).name)]):
+        pass
 
 
-@contextmanager
-def _work_folder(out: Folder) -> Iterator[Path]:
-    """Where the ids are put in order: on the dataset's disk, as it has room; what a killed job left is deleted."""
-    place = None
-    if out.is_local:
-        place = out.path / TEMP
-        place.mkdir(parents=True, exist_ok=True)
-        for left in place.glob(f"{_WORK}*"):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_WORK, dir=place, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-def _load(connection: "duckdb.DuckDBPyConnection", job: Job, units: list[Unit]) -> None:
-    """Table `ids`: those of all units."""
-    connection.execute("create table ids (unit uinteger, doc_id uuid, source varchar, record ubigint)")
+def _load(connection: "duckdb.DuckDBPyConnection", job: Job, units: list[Unit], folder: Path) -> None:
+    """Table `ids`: those of all units. Of a store's, as many files lie in the folder as are fetched at once."""
+    connection.execute("create table ids (unit uinteger, doc_id uuid, source varchar, record ubigint, ordinal ubigint)")
     connection.begin()
-    for unit, data in zip(units, job.out.each(partial(_read_ids, job), units), strict=True):
+    for unit, path in zip(units, job.out.each(partial(_fetched, job, folder), units), strict=True):
         try:
-            stored = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            for batch in stored.iter_batches(_BATCH_ROWS, use_threads=False):
-                rows = pa.table(batch)  # noqa: F841 - named in the query
-                connection.execute(f"insert into ids select {unit.index}, * from rows")
-        except pa.ArrowException:
-            raise UserError(f"{job.out.locate(_ids_name(job, unit))}: damaged; run the same command again") from None
+            with pq.ParquetFile(path) as stored:
+                for batch in stored.iter_batches(_BATCH_ROWS, use_threads=False):
+                    rows = pa.table(batch)  # noqa: F841 - named in the query
+                    connection.execute(f"insert into ids select {unit.index}, * from rows")
+        except (pa.ArrowException, OSError):
+            raise _unusable(job, unit, "damaged") from None
+        if not job.out.is_local:
+            path.unlink()
     connection.commit()
 
 
-def _read_ids(job: Job, unit: Unit) -> bytes:
-    name = _ids_name(job, unit)
+def _fetched(job: Job, folder: Path, unit: Unit) -> Path:
+    """A unit's ids as a local file, whole as its receipt says; of a store's a copy in the folder."""
+    name, receipt = _ids_name(job, unit), receipt_name(job, unit)
     try:
-        return job.out.read(name)
+        digest = str(unseal(job.out.read(receipt), redacted(job.out.locate(receipt))).get("sha256"))
+        with job.out.fetched(name, digest) as path:
+            if sha256(path) != digest:
+                raise _unusable(job, unit, "damaged")
+            return path if job.out.is_local else path.rename(folder / path.name)
     except FileNotFoundError:
-        raise UserError(f"{job.out.locate(name)}: missing; run the same command again") from None
+        raise _unusable(job, unit, "missing") from None
+
+
+def _unusable(job: Job, unit: Unit, fault: str) -> UserError:
+    place = redacted(job.out.locate(_ids_name(job, unit)))
+    return UserError(f"{place}: {fault}, or its receipt is; run the same command again, which makes it anew")
 
 
 def _find(connection: "duckdb.DuckDBPyConnection", memory_bytes: int) -> None:
@@ -217,7 +227,7 @@ def _find(connection: "duckdb.DuckDBPyConnection", memory_bytes: int) -> None:
     """
     connection.execute("create table twice as select doc_id from ids group by doc_id having count(*) > 1")
     connection.execute("create table equals as select ids.* from ids semi join twice using (doc_id)")
-    connection.execute("create table drops (unit uinteger, source varchar, record ubigint)")
+    connection.execute("create table drops (unit uinteger, ordinal ubigint)")
     groups, mean = _row(connection, "select (select count(*) from twice), (select avg(strlen(source)) from equals)")
     passes = 1 + int(groups * (_GROUP_BYTES + (mean or 0))) * _SHARE // memory_bytes
     for index in range(passes):
@@ -226,8 +236,8 @@ def _find(connection: "duckdb.DuckDBPyConnection", memory_bytes: int) -> None:
             """
             insert into drops
             with part as (select * from equals where doc_id between $1::uuid and $2::uuid),
-                 firsts as (select doc_id, min((source, record)) as first from part group by doc_id)
-            select unit, source, record from part join firsts using (doc_id) where (source, record) <> first
+                 firsts as (select doc_id, min((source, record, unit, ordinal)) as first from part group by doc_id)
+            select unit, ordinal from part join firsts using (doc_id) where (source, record, unit, ordinal) <> first
             """,
             [str(uuid.UUID(int=start)), str(uuid.UUID(int=stop - 1))],
         )
@@ -235,7 +245,7 @@ def _find(connection: "duckdb.DuckDBPyConnection", memory_bytes: int) -> None:
 
 def _lists(connection: "duckdb.DuckDBPyConnection", memory_bytes: int) -> Iterator[tuple[int, pa.Table]]:
     """(unit, its rows of `drops`) for each unit that has some: of as many units at a time as can be sorted at once."""
-    query = f"select unit, sum(strlen(source) + {_ROW_BYTES})::bigint from drops group by unit"
+    query = f"select unit, count(*) * {_ROW_BYTES} from drops group by unit"
     sizes = connection.execute(query).fetchall()
     batch: list[int] = []
     total = 0
@@ -250,12 +260,12 @@ def _lists(connection: "duckdb.DuckDBPyConnection", memory_bytes: int) -> Iterat
 
 
 def _sorted(connection: "duckdb.DuckDBPyConnection", units: list[int]) -> Iterator[tuple[int, pa.Table]]:
-    query = "select * from drops where unit between $1 and $2 order by unit, source, record"
+    query = "select * from drops where unit between $1 and $2 order by unit, ordinal"
     table = connection.sql(query, params=[units[0], units[-1]]).to_arrow_table()
     column = table["unit"].to_numpy()
     for unit in units:
         start, stop = column.searchsorted(unit, "left"), column.searchsorted(unit, "right")
-        yield unit, table.slice(start, stop - start).select(["source", "record"])
+        yield unit, table.slice(start, stop - start).select(["ordinal"])
 
 
 def _write_list(job: Job, units: list[Unit], listed: tuple[int, pa.Table]) -> tuple[int, str]:

@@ -30,7 +30,12 @@ def default_out(corpus: str, proxy: str, form: Sequence[str] = ()) -> str:
 
 
 def corpus_name(corpus: str) -> str:
-    """The last part of a path without its data suffix, what is no letter, digit, dot or dash as one underscore."""
+    """The last part of a path without its data suffix, what is no letter, digit, dot or dash as one underscore.
+
+    The query of a URL, which may hold a signature, is no part of it.
+    """
+    if "://" in corpus:
+        corpus = corpus.partition("?")[0]
     last = _SUFFIX.sub("", corpus.rstrip("/").rsplit("/", 1)[-1])
     return re.sub(r"[^a-zA-Z0-9.-]+", "_", last).strip("._") or "corpus"
 

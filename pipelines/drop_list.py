@@ -1,14 +1,13 @@
 """The list of a unit's documents that are duplicates: which file it is, and whether a document is on it.
 
-A Parquet file with `source` and `record` of each, sorted. Its name holds the unit's index and its own digest, which is
+A Parquet file with the `ordinal` of each, sorted. Its name holds the unit's index and its own digest, which is
 also `Unit.drops`: a unit whose list changes is another unit, and a list is never taken for another.
 """
 
 import hashlib
 import io
 import re
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +17,13 @@ import pyarrow.parquet as pq
 from pipelines.reading.plan import Unit
 from pipelines.storage import Folder
 from schemas.errors import UserError
+from schemas.secrets import redacted
 
 FOLDER = "meta/dedupe"
 FILE_NAME = re.compile(r"(ids|drop)-[\w-]+\.(parquet|json)", re.ASCII)
 """Of ours in the folder."""
 
-SCHEMA = pa.schema(
-    [pa.field("source", pa.dictionary(pa.int32(), pa.string()), nullable=False), pa.field("record", pa.uint64())]
-)
+SCHEMA = pa.schema([pa.field("ordinal", pa.uint64(), nullable=False)])
 
 
 @dataclass(frozen=True)
@@ -33,17 +31,15 @@ class DropList:
     """Documents of a unit that are left out as duplicates.
 
     Attributes:
-        records: source -> its records, u64, sorted: 8 bytes each, since a unit of tiny documents has millions.
+        ordinals: of the documents (`pipelines.selection.kept`), u64, sorted: 8 bytes each, since a unit of tiny
+            documents has millions.
     """
 
-    records: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
+    ordinals: npt.NDArray[np.uint64]
 
-    def __contains__(self, key: tuple[str, int]) -> bool:
-        records = self.records.get(key[0])
-        if records is None:
-            return False
-        at = int(np.searchsorted(records, np.uint64(key[1])))
-        return at < len(records) and int(records[at]) == key[1]
+    def __contains__(self, ordinal: int) -> bool:
+        at = int(np.searchsorted(self.ordinals, np.uint64(ordinal)))
+        return at < len(self.ordinals) and int(self.ordinals[at]) == ordinal
 
     @classmethod
     def read(cls, out: Folder, unit: Unit) -> "DropList":
@@ -53,24 +49,25 @@ class DropList:
             UserError: it is missing or damaged.
         """
         if not unit.drops:
-            return cls()
+            return cls(np.empty(0, np.uint64))
         name = name_of(unit, unit.drops)
         try:
-            data = out.read(name)
+            data = out.read(name, unit.drops)
         except FileNotFoundError:
             data = b""
         if hashlib.sha256(data).hexdigest() != unit.drops:
-            raise UserError(f"{out.locate(name)}: missing or damaged; run the same command again, which makes it anew")
-        table = pq.read_table(io.BytesIO(data))
-        source = table["source"].combine_chunks()
-        records = table["record"].to_numpy()
-        return cls({name: records[start:stop] for name, start, stop in _runs(source)})
+            raise UserError(
+                f"{redacted(out.locate(name))}: missing or damaged; run the same command again, which makes it anew"
+            )
+        return cls(pq.read_table(pa.BufferReader(data))["ordinal"].to_numpy())
 
 
 def write(out: Folder, unit: Unit, table: pa.Table) -> str:
-    """Write a unit's list, sorted by (source, record); returns its digest."""
+    """Write a unit's list, sorted; returns its digest."""
     sink = io.BytesIO()
-    pq.write_table(table.cast(SCHEMA), sink, compression="zstd", use_dictionary=["source"])
+    pq.write_table(
+        table.cast(SCHEMA), sink, compression="zstd", use_dictionary=False, column_encoding="DELTA_BINARY_PACKED"
+    )
     data = sink.getvalue()
     digest = hashlib.sha256(data).hexdigest()
     out.write(name_of(unit, digest), data)
@@ -80,16 +77,3 @@ def write(out: Folder, unit: Unit, table: pa.Table) -> str:
 def name_of(unit: Unit, digest: str) -> str:
     """Of the list's file in the dataset."""
     return f"{FOLDER}/drop-{unit.index:05d}-of-{unit.count:05d}-{digest[:16]}.parquet"
-
-
-def _runs(source: Any) -> list[tuple[str, int, int]]:
-    """(value, start, stop) of each run of equal values."""
-    if not len(source):
-        return []
-    codes = source.indices.to_numpy()
-    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist()]
-    names = source.dictionary
-    return [
-        (names[int(codes[start])].as_py(), start, stop)
-        for start, stop in zip(starts, [*starts[1:], len(codes)], strict=True)
-    ]

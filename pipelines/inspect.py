@@ -207,10 +207,11 @@ def _header(
     count, length = document["comp_symbols"], document["raw_bytes"]
     ratio = f", {length / count:.3f} bytes a symbol" if count else ""
     piece = f", piece {document['piece']}" if document["piece"] else ""
+    source, group = (visible(document[name].encode()) for name in ("source", "group"))
     lines = [
         f"document  {document['doc_id']}",
         f"split     {side} (its draw is {split:.4f}; held out are those below {FITTING_MARGIN})",
-        f"source    {document['source']}, record {document['record']}{piece}, group {document['group']!r}",
+        f"source    {source}, record {document['record']}{piece}, group '{group}'",
         f"shard     {shard}, row {row}",
         f"size      {length:,} bytes, {count:,} symbols{ratio}, proxy {data.manifest.dataset['proxy']['name']}",
     ]

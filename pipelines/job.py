@@ -15,6 +15,7 @@ from pipelines.reading.plan import Unit
 from pipelines.reading.records import ReadOptions
 from pipelines.storage import Folder
 from schemas.digests import digest_of
+from schemas.errors import UserError
 from schemas.shard import FORMAT_VERSION
 
 
@@ -48,6 +49,18 @@ class Job:
     def proxy(self) -> proxies.Proxy:
         """The proxy, built once a process."""
         return proxies.load(self.proxy_uri)
+
+    def check_proxy(self) -> None:
+        """See that the proxy here, on a worker, is the one that the job was planned with: not all URIs tell.
+
+        Raises:
+            UserError: another version of it, or of a library that decides its output.
+        """
+        if self.proxy.fingerprint != self.fingerprint:
+            raise UserError(
+                f"PROXY={self.proxy.name}: a worker has another one than the job was planned with (another version of "
+                "its package, or of a library that decides its output); install the same on all workers"
+            )
 
     def unit_digest(self, unit: Unit) -> str:
         """SHA-256 (hex) of all that decides the unit's shard: inputs' paths, sizes and ranges, proxy, options."""

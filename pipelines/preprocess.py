@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -23,6 +22,7 @@ from pipelines.progress import ProgressReport
 from pipelines.proxies.options import ProxyOptions
 from pipelines.proxies.prepare import choose
 from pipelines.proxies.sampler import Sampler
+from pipelines.reading.apart import refuse_inside
 from pipelines.reading.columns import settled
 from pipelines.reading.corpus import Corpus, InputFormat, list_corpus
 from pipelines.reading.filters import FilterOptions
@@ -34,11 +34,12 @@ from pipelines.runners.running import RunnerOptions, Work, interruptible, run_un
 from pipelines.shard import encode_shard
 from pipelines.storage import Folder
 from pipelines.summary import lines, summarise
-from schemas.errors import UserError
+from schemas.errors import FormatVersionError, UserError
 from schemas.manifest import Manifest
-from schemas.remote import is_remote
+from schemas.remote import StoreError
 from schemas.secrets import redacted
 from schemas.shard import shard_schema
+from schemas.terminal import visible_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +60,10 @@ class PreprocessOptions:
         unit_bytes: input bytes of a work unit, which becomes a shard; default 64 MiB, less for a small corpus.
         row_group_bytes: raw bytes of a row group; default 1 MiB, less for a small corpus.
         prove: decode each comp view and compare before it is written.
-        max_reject_fraction: more rejects than this share of the documents fail the job.
+        max_reject_fraction: more rejects than this share of the documents fail the job, if far more, before its end.
         runner: where units run.
-        overwrite: delete a dataset of another configuration at `out` first (only files that its receipts name).
+        overwrite: delete a dataset of another configuration at `out` first (only files that its receipts name); one of
+            this configuration is gone on with.
         quiet: no progress, no summary.
     """
 
@@ -104,10 +106,9 @@ def preprocess(options: PreprocessOptions) -> Manifest:
     say = partial(_say, options.quiet)
     out = Folder(options.out_or_default())
     corpus = list_corpus(options.corpus, format=options.format, include=options.include)
-    _refuse_inside(out, corpus)
-    if not options.overwrite:
-        dataset.read(out)  # a folder of something else is refused before as much as a lock is put there
-    with interruptible(), _locked(out):
+    refuse_inside(out, corpus)
+    _stored(out, options)  # a folder of something else is refused before as much as a lock is put there
+    with interruptible(), _locked(out, say):
         job, units, description = _prepare(out, corpus, options, say)
         start = time.monotonic()
         if options.dedupe:
@@ -129,7 +130,8 @@ def _run(
     out: Folder, options: PreprocessOptions, work: Work, units: list[Unit], names: list[str], title: str = ""
 ) -> ProgressReport:
     """Do a piece of work for each unit; the names are of the files that say that a unit is done."""
-    progress = ProgressReport(out, names, options.quiet, [unit.input_bytes for unit in units], title)
+    sizes = [unit.input_bytes for unit in units]
+    progress = ProgressReport(out, names, options.quiet, sizes, title, max_reject_fraction=options.max_reject_fraction)
     run_units(work, units, out, progress, options.runner)
     return progress
 
@@ -139,12 +141,12 @@ def _prepare(
 ) -> tuple[Job, list[Unit], dict[str, Any]]:
     """Everything before the first unit: refuses another configuration before it writes or deletes anything."""
     plan = PlanOptions(seed=options.seed, unit_bytes=options.unit_bytes)
-    stored = None if options.overwrite else dataset.read(out)
+    stored = _stored(out, options)
     if stored is not None:
         request = {"name": options.proxy.proxy, "request": options.proxy.request()}
         listing = {"digest": corpus.listing_digest, "files": len(corpus.inputs), "bytes": corpus.listed_bytes}
         known = {"corpus": listing, "proxy": request, "plan": {"seed": plan.seed}}
-        dataset.check_same(out, stored, known)
+        stored = _same(out, options, stored, known, part=True)
     read, warnings = settled(corpus, options.read)
     filters = options.filters.resolve()
     chosen = choose(options.proxy, Sampler(corpus, read, filters), out, stored, say)
@@ -163,12 +165,14 @@ def _prepare(
     shard_schema(read.keep_columns, {})  # refuses names that are taken
     description = dataset.describe(corpus, chosen, job, plan, units)
     if stored is not None:
-        dataset.check_same(out, stored, description)
-        description = stored  # names and versions of the run that began it, whoever goes on
-    description = {**description, "max_reject_fraction": options.max_reject_fraction}
-    if options.overwrite:
-        dataset.remove(out)
+        stored = _same(out, options, stored, description)
+    if stored is not None:
+        # Names and versions of the run that began it, whoever goes on; a file mended since may give another plan.
+        description = {**stored, "plan": description["plan"]}
+    elif options.overwrite:
+        dataset.remove(out, replaced=chosen.files)
         dataset.read(out, beside_others=True)
+    description = {**description, "max_reject_fraction": options.max_reject_fraction}
     out.sweep()
     installed = chosen.install(out)
     dataset.write(out, description)
@@ -179,27 +183,39 @@ def _prepare(
     return replace(job, proxy_uri=installed.uri), units, description
 
 
+def _stored(out: Folder, options: PreprocessOptions) -> dict[str, Any] | None:
+    """The description of the dataset there; under --overwrite none if it is damaged: then it is made anew."""
+    try:
+        return dataset.read(out, beside_others=options.overwrite)
+    except (FormatVersionError, StoreError):
+        raise
+    except UserError:
+        if not options.overwrite:
+            raise
+        return None
+
+
+def _same(
+    out: Folder, options: PreprocessOptions, stored: dict[str, Any], wanted: dict[str, Any], *, part: bool = False
+) -> dict[str, Any] | None:
+    """`stored`, if it is of what is asked for; under --overwrite None if not: then it is made anew."""
+    try:
+        dataset.check_same(out, stored, wanted, part=part)
+    except UserError:
+        if not options.overwrite:
+            raise
+        return None
+    return stored
+
+
 def _say(quiet: bool, line: str) -> None:
     if not quiet:
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(visible_lines(line) + "\n")
         sys.stderr.flush()
 
 
-def _refuse_inside(out: Folder, corpus: Corpus) -> None:
-    """A dataset inside a folder that is a corpus would be part of the corpus the next time."""
-    for spec, root in corpus.places:
-        if is_remote(root) or not out.is_local:
-            url = root.rstrip("/")
-            inside = url == spec.rstrip("/") and out.url.startswith(f"{url}/")
-        else:
-            place, folder = out.path.resolve(), Path(root).resolve()
-            inside = (Path(spec).is_dir() or "**" in spec) and (place == folder or folder in place.parents)
-        if inside:
-            raise UserError(f"OUT={out.url} lies inside the corpus {root}; choose a folder outside of it")
-
-
 @contextmanager
-def _locked(out: Folder) -> Iterator[None]:
+def _locked(out: Folder, say: Callable[[str], None]) -> Iterator[None]:
     """One job at a time on a local folder; the lock ends with the process, however it ends."""
     if not out.is_local:
         yield
@@ -213,8 +229,10 @@ def _locked(out: Folder) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(
                 f"OUT={out.url}: another preprocess is writing there; wait for it or choose another"
             ) from None
+        except OSError as error:  # network file systems need not have locks
+            say(f"OUT={out.url}: no lock on this file system ({error.strerror}); run one preprocess at a time there")
         yield

@@ -9,6 +9,7 @@ of the time.
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +19,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pipelines.reject_limit import is_hopeless, too_many
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Receipt
@@ -48,6 +50,7 @@ class ProgressReport:
         input_bytes: of each unit, in the order of `names`; None: all weigh the same.
         title: of this pass, where a job has several.
         before: files that were there at the start.
+        max_reject_fraction: stop once rejects are far more than this share of the documents, see `is_hopeless`.
     """
 
     out: Folder
@@ -56,10 +59,12 @@ class ProgressReport:
     input_bytes: Sequence[int] | None = None
     title: str = ""
     before: frozenset[str] = frozenset()
+    max_reject_fraction: float = 1.0
     _documents: int = 0
     _raw_bytes: int = 0
     _symbols: int = 0
-    _rejects: int = 0
+    _rejected: Counter[str] = field(default_factory=Counter)
+    _rejects_file: str = ""
     _done: set[str] = field(default_factory=set)
     _unread: set[str] = field(default_factory=set)
     _look: threading.Thread | None = None
@@ -98,7 +103,11 @@ class ProgressReport:
         return len(self._done)
 
     def update(self) -> None:
-        """Look for new files, at most a second long, and show them; a look that fails is made again later."""
+        """Look for new files, at most a second long, and show them; a look that fails is made again later.
+
+        Raises:
+            UserError: so many of the documents are rejects that the job can only fail.
+        """
         if self._look is None and time.monotonic() >= self._next_look:
             self._look = threading.Thread(target=self._see, daemon=True, name="progress")
             self._look.start()
@@ -106,6 +115,7 @@ class ProgressReport:
             self._look.join(_PATIENCE)
             if not self._look.is_alive():
                 self._look = None
+                self._check_rejects()
         if self._bar is not None:
             self._bar.update(self._task, completed=self._weigh(set(self._done)), description=self.line())
         elif not self.quiet and time.monotonic() - self._last_line >= LINE_SECONDS:
@@ -130,7 +140,7 @@ class ProgressReport:
         if self._symbols:
             parts.append(f"{self._raw_bytes / self._symbols:.2f} bytes/symbol")
         if self._documents:
-            parts.append(f"{self._rejects:,} rejects")
+            parts.append(f"{self._rejected.total():,} rejects")
         if self._unread:
             parts.append(f"{len(self._unread):,} receipts behind")
         if made and left:
@@ -172,7 +182,13 @@ class ProgressReport:
                 self._documents += receipt.documents
                 self._raw_bytes += receipt.shard.raw_bytes
                 self._symbols += receipt.shard.comp_symbols
-                self._rejects += receipt.rejects.rows
+                self._rejected.update(receipt.rejected)
+                if receipt.rejects.rows:
+                    self._rejects_file = receipt.rejects.name
+
+    def _check_rejects(self) -> None:
+        if is_hopeless(self._documents, self._rejected.total(), self.max_reject_fraction):
+            raise too_many(self.out, self._documents, self._rejected, self._rejects_file, self.max_reject_fraction)
 
     def _weigh(self, names: Iterable[str]) -> int:
         return sum(self._weights[name] for name in names)

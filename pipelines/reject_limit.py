@@ -3,12 +3,18 @@
 import shlex
 from collections import Counter
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.commit import totals_of
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Receipt
+from schemas.secrets import redacted
+from schemas.terminal import visible
+
+FORGIVEN = 1000
+"""Documents: a job is not stopped before it has read so many, nor for so many times the limit of rejects."""
 
 
 def check_rejects(out: Folder, receipts: list[Receipt], limit: float) -> None:
@@ -28,19 +34,45 @@ def check_rejects(out: Folder, receipts: list[Receipt], limit: float) -> None:
     reasons: Counter[str] = Counter()
     for receipt in receipts:
         reasons.update(receipt.rejected)
+    example = next(receipt.rejects.name for receipt in receipts if receipt.rejects.rows)
+    raise too_many(out, totals.documents, reasons, example, limit)
+
+
+def is_hopeless(documents: int, rejects: int, limit: float) -> bool:
+    """Whether a job that has seen so much can be stopped: a few bad files at its beginning are forgiven.
+
+    Args:
+        documents: read so far.
+        rejects: of them.
+        limit: the share that may be rejects, 0 to 1.
+    """
+    return documents >= FORGIVEN and rejects > limit * (documents + FORGIVEN)
+
+
+def too_many(out: Folder, documents: int, reasons: Counter[str], example: str, limit: float) -> UserError:
+    """What is said of too many rejects.
+
+    Args:
+        out: the dataset's folder.
+        documents: read.
+        reasons: of the rejects.
+        example: name of a file of rejects, which holds some.
+        limit: the share that is allowed.
+    """
+    data = shlex.quote(redacted(out.url))
     listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(5))
-    raise UserError(
-        f"{totals.rejects:,} of {totals.documents:,} documents were rejected, more than --max-reject-fraction "
-        f"{limit:g} allows: {listed}{_example(out, receipts)}; look at them (make sql DATA={shlex.quote(out.url)} "
+    return UserError(
+        f"{reasons.total():,} of {documents:,} documents were rejected, more than --max-reject-fraction "
+        f"{limit:g} allows: {listed}{_in_words(out, example)}; look at them (make sql DATA={data} "
         "Q='from rejects'), then mend the corpus or allow more: what is done is kept"
     )
 
 
-def _example(out: Folder, receipts: list[Receipt]) -> str:
-    """One reject in words."""
-    name = next((receipt.rejects.name for receipt in receipts if receipt.rejects.rows), None)
-    if name is None:
+def _in_words(out: Folder, name: str) -> str:
+    """The first reject of a file; nothing if it cannot be read, which is not what stops the job."""
+    try:
+        with out.open(name) as file, pq.ParquetFile(file, pre_buffer=False) as stored:
+            row = next(stored.iter_batches(1)).to_pylist()[0]
+    except (OSError, UserError, pa.ArrowException):
         return ""
-    with out.open(name) as file:
-        row = pq.read_table(file, pre_buffer=False).slice(0, 1).to_pylist()[0]
-    return f" (for example {row['source']}, record {row['record']}: {row['detail']})"
+    return f" (for example {visible(row['source'])}, record {row['record']}: {visible(row['detail'])})"

@@ -12,7 +12,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, cast
 
-from schemas.remote import repeated
+from schemas.remote import StoreError, repeated
+from schemas.secrets import redacted
 
 REQUEST_SECONDS = 60.0
 """A request without an answer for this long counts as lost: a range is 5 MiB or less."""
@@ -50,8 +51,24 @@ def look_up(fs: Any, path: str, place: str) -> dict[str, Any]:
     return found
 
 
-def find(fs: Any, path: str, place: str, maxdepth: int | None = None) -> dict[str, dict[str, Any]]:
-    """All files below a path, or at it, not deeper than `maxdepth` names: path -> what the store knows.
+def find(
+    fs: Any,
+    path: str,
+    place: str,
+    maxdepth: int | None = None,
+    *,
+    request_seconds: float = LISTING_SECONDS,
+    deadline_seconds: float = 2 * LISTING_SECONDS,
+) -> dict[str, dict[str, Any]]:
+    """All files below a path, or at it: path -> what the store knows.
+
+    Args:
+        fs: fsspec's file system.
+        path: in it.
+        place: URL, for messages.
+        maxdepth: names below the path.
+        request_seconds: see `repeated`; less than the default where few files are expected.
+        deadline_seconds: likewise.
 
     Raises:
         FileNotFoundError: nothing there, on some stores.
@@ -66,7 +83,7 @@ def find(fs: Any, path: str, place: str, maxdepth: int | None = None) -> dict[st
         except TypeError:  # a client that lists without a walk, and has no such argument
             return dict(fs.find(path, maxdepth=maxdepth, detail=True))
 
-    return repeated(found, place, request_seconds=LISTING_SECONDS, deadline_seconds=2 * LISTING_SECONDS)
+    return repeated(found, place, request_seconds=request_seconds, deadline_seconds=deadline_seconds)
 
 
 def download(file: "RemoteFile", target: Path) -> None:
@@ -94,7 +111,7 @@ class RemoteFile(io.RawIOBase):
     Reading raises:
         FileNotFoundError: the object is gone.
         EOFError: it is no longer of this size.
-        UserError: not allowed, or no answer before the deadline.
+        UserError: not allowed, no ranges to be had, or no answer before the deadline.
     """
 
     def __init__(self, fs: Any, path: str, size: int, place: str, *, ahead: int = 0) -> None:
@@ -167,11 +184,15 @@ class RemoteFile(io.RawIOBase):
         def fetch() -> bytes:
             try:
                 data = cast(bytes, self._fs.cat_file(self._path, start=start, end=end))
-            except OSError as error:
-                if error.errno == errno.EINVAL or "range" in str(error).lower():
+            except Exception as error:
+                if getattr(error, "errno", None) == errno.EINVAL or "range" in str(error).lower():
                     self._check_size()  # stores refuse a range that lies beyond the end
                 raise
             if len(data) != end - start:
+                if len(data) == self.size:
+                    raise StoreError(
+                        f"{redacted(self._place)}: this server gives no ranges of a file; copy it to a disk or a store"
+                    )
                 self._check_size()
                 raise OSError(errno.EIO, f"{len(data):,} of {end - start:,} bytes came")
             return data

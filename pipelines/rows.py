@@ -1,7 +1,7 @@
 """Documents and their views as rows: cut into row groups, as Arrow tables, in the content digest. Pure."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,20 @@ def memory_of(document: Document) -> int:
     return len(document.raw) + DOCUMENT_BYTES + sum(map(sys.getsizeof, document.kept.values()))
 
 
-def row_groups(documents: list[Document], limit: int) -> Iterator[list[Document]]:
+GROUPS_OF_A_SIZE = 256
+"""Row groups of a shard after which they hold twice as much, since the writer keeps some 30 kB of each until the end. A
+shard has as many only if its unit holds far more than its listed bytes: of a compressed file, which is a unit whole."""
+
+MAX_GROWN_BYTES = 8 << 20
+"""As long as the longest document by default: a row group is encoded, proven and written at once."""
+
+
+def group_limit(limit: int, written: int) -> int:
+    """Bytes of the row group that comes after `written` others in its shard; at most `MAX_GROWN_BYTES`, or `limit`."""
+    return max(limit, min(limit << written // GROUPS_OF_A_SIZE, MAX_GROWN_BYTES))
+
+
+def row_groups(documents: list[Document], limit: Callable[[], int]) -> Iterator[list[Document]]:
     """Cut a run into row groups of at most `limit` bytes, each row counted as its raw bytes and ROW_BYTES.
 
     A larger document is a group of its own.
@@ -34,7 +47,7 @@ def row_groups(documents: list[Document], limit: int) -> Iterator[list[Document]
     group: list[Document] = []
     size = 0
     for document in documents:
-        if group and size + len(document.raw) + ROW_BYTES > limit:
+        if group and size + len(document.raw) + ROW_BYTES > limit():
             yield group
             group, size = [], 0
         group.append(document)

@@ -7,7 +7,7 @@ core about 30 MB/s with the neural codebook.
 """
 
 import hashlib
-import mmap
+import io
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.commit import MANIFEST, existing_receipt
+from pipelines.commit import begin
 from pipelines.job import Job
 from pipelines.prove import ProofError, prove
 from pipelines.proxies.base import EncodedBatch
 from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
 from pipelines.reading.plan import Unit
-from pipelines.rows import group_table, memory_of, row_groups, update_content_digest
+from pipelines.rows import group_limit, group_table, memory_of, row_groups, update_content_digest
 from pipelines.selection import DUPLICATE, Skipped, selected
 from schemas.files import sha256
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry
@@ -68,13 +68,14 @@ def encode_shard(job: Job, unit: Unit) -> Outcome:
     """Do the unit unless its receipt says it is done.
 
     Raises:
-        UserError: the proxy cannot be loaded, or the output cannot be written.
+        UserError: the proxy cannot be loaded or is not the job's here, or the output cannot be written.
     """
     stages, retries = _Stages(), retries_made()
     with stages.timed("check"):
-        if existing_receipt(job, unit) is not None:
+        if not begin(job, unit):
             return Outcome(job.receipt_name(unit), True)
-        job.out.remove(MANIFEST)  # of a finished dataset one of whose units has changed: it is not finished now
+    with stages.timed("load"):
+        job.check_proxy()
     # The order of publication: rejects, shard, receipt. (Contexts end in reverse.)
     with ExitStack() as staged:
         shard_path = staged.enter_context(job.out.staged(job.shard_name(unit)))
@@ -123,7 +124,7 @@ class _Work:
                 shard = pq.ParquetWriter(self.shard_path, self.schema, **writer_options(self.schema))
                 self.writer = writers.enter_context(shard)
             for run in self._runs():
-                for group in row_groups(run, self.job.row_group_bytes):
+                for group in row_groups(run, self._group_limit):
                     self._write_group(group)
                     group.clear()  # what is written need not stay while the next run is read
             with self.stages.timed("write"):
@@ -149,9 +150,12 @@ class _Work:
             rejected=dict(sorted(self.rejected.items())),
             duplicates=self.skipped.pop(DUPLICATE, 0),
             filtered=dict(sorted(self.skipped.items())),
-            inputs=[[file.source, file.size, file.version] for file in self.unit.files],
+            inputs=self.unit.inputs,
             row_groups=row_groups_,
         )
+
+    def _group_limit(self) -> int:
+        return group_limit(self.job.row_group_bytes, len(self.groups))
 
     def _metadata(self) -> dict[str, Any]:
         proxy = self.job.proxy
@@ -257,11 +261,15 @@ class _Work:
 
     def _shard_entry(self) -> tuple[ShardEntry, list[RowGroupEntry]]:
         metadata = pq.read_metadata(self.shard_path)
-        with self.shard_path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            name = self.job.shard_name(self.unit)
-            start = footer_start(data[-8:], len(data), name)
-            view = memoryview(data)
-            entries = []
+        name = self.job.shard_name(self.unit)
+        entries = []
+        with self.shard_path.open("rb") as file:  # not mapped: its pages would count as this process's memory
+            size = file.seek(0, io.SEEK_END)
+
+            def read(at: int, length: int) -> bytes:
+                file.seek(at)
+                return file.read(length)
+
             for index, (rows, raw_bytes, symbols) in enumerate(self.groups):
                 ranges = chunk_ranges(metadata, index)
                 first = min(offset for offset, _ in ranges)
@@ -272,21 +280,22 @@ class _Work:
                         rows=rows,
                         raw_bytes=raw_bytes,
                         comp_symbols=symbols,
-                        digests=b"".join(chunk_digest(view[at : at + size]) for at, size in ranges).hex(),
+                        digests=b"".join(chunk_digest(read(*place)) for place in ranges).hex(),
                     )
                 )
-            entry = ShardEntry(
-                name=name,
-                size=len(data),
-                sha256=hashlib.sha256(view).hexdigest(),
-                footer_digest=hashlib.sha256(view[start:]).hexdigest(),
-                content_digest=self.content.hexdigest(),
-                rows=sum(rows for rows, _, _ in self.groups),
-                raw_bytes=self.raw_bytes,
-                comp_symbols=self.comp_symbols,
-                row_groups=len(self.groups),
-            )
-            view.release()
+            footer = footer_start(read(size - 8, 8), size, name)
+            footer_digest = hashlib.sha256(read(footer, size - footer)).hexdigest()
+        entry = ShardEntry(
+            name=name,
+            size=size,
+            sha256=sha256(self.shard_path),
+            footer_digest=footer_digest,
+            content_digest=self.content.hexdigest(),
+            rows=sum(rows for rows, _, _ in self.groups),
+            raw_bytes=self.raw_bytes,
+            comp_symbols=self.comp_symbols,
+            row_groups=len(self.groups),
+        )
         return entry, entries
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipelines import commit, dataset
 from pipelines.storage import Folder
 from schemas.errors import UserError
-from schemas.manifest import Manifest, Receipt, ShardEntry
+from schemas.manifest import Manifest, ShardEntry
 from schemas.remote import filesystem
 
 VIEWS = {
@@ -103,7 +103,7 @@ def connect(data: str) -> duckdb.DuckDBPyConnection:
     define("_at_bytes", _at_bytes, ["USMALLINT[]"], "UINTEGER[]", type="arrow")
     define("_symbol_bytes", _symbol_bytes, ["BLOB", "USMALLINT[]"], "BLOB[]", type="arrow")
     receipts = sorted(folder.sizes("receipts"))
-    shards = manifest.shards if manifest else [_receipt(folder, name).shard for name in receipts]
+    shards = manifest.shards if manifest else [found.shard for found in commit.read_receipts(folder, receipts)]
     connection.register("_shards", _table(shards))
     views = {
         "documents": "select * exclude (_path), parse_filename(_path) as shard from "
@@ -119,12 +119,14 @@ def connect(data: str) -> duckdb.DuckDBPyConnection:
         views["rejects"] = f"select * exclude (_path), parse_filename(_path) as shard from {_parquet(folder, rejects)}"
     if receipts:
         views["receipts"] = (
-            "select unit, shard.name as shard, documents, shard.rows as rows, rejects.rows as rejects, escaped_bytes, "
-            f"dropped_bytes, rejected, seconds, inputs from read_json({_list(folder, receipts)}, "
+            "select unit, shard.name as shard, documents, shard.rows as rows, rejects.rows as rejects, duplicates, "
+            "filtered, escaped_bytes, dropped_bytes, rejected, retries, seconds, inputs "
+            f"from read_json({_list(folder, receipts)}, "
             f"maximum_object_size = {_RECEIPT_BYTES}, "
             "columns = {unit: 'UINTEGER', shard: 'STRUCT(name VARCHAR, rows UBIGINT)', documents: 'UBIGINT', "
-            "rejects: 'STRUCT(rows UBIGINT)', escaped_bytes: 'UBIGINT', dropped_bytes: 'UBIGINT', "
-            "rejected: 'MAP(VARCHAR, UBIGINT)', seconds: 'MAP(VARCHAR, DOUBLE)', inputs: 'JSON[][]'})"
+            "rejects: 'STRUCT(rows UBIGINT)', duplicates: 'UBIGINT', filtered: 'MAP(VARCHAR, UBIGINT)', "
+            "escaped_bytes: 'UBIGINT', dropped_bytes: 'UBIGINT', rejected: 'MAP(VARCHAR, UBIGINT)', "
+            "retries: 'UBIGINT', seconds: 'MAP(VARCHAR, DOUBLE)', inputs: 'JSON[][]'})"
         )
     try:
         for name, query in views.items():
@@ -148,10 +150,6 @@ def heard_interrupts() -> Iterator[None]:
         if "interrupted" in str(error).lower():
             raise KeyboardInterrupt from None
         raise
-
-
-def _receipt(folder: Folder, name: str) -> Receipt:
-    return Receipt.from_bytes(folder.read(name), folder.locate(name))
 
 
 def _table(shards: list[ShardEntry]) -> pa.Table:

@@ -11,6 +11,8 @@ import errno
 import hashlib
 import os
 import re
+import shutil
+import tempfile
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,13 +28,14 @@ from pipelines.temporary import process_folder
 from schemas.errors import UserError
 from schemas.files import sha256, sync
 from schemas.manifest import unseal
-from schemas.remote import filesystem, is_remote, local_path, repeated
+from schemas.remote import StoreError, filesystem, is_remote, local_path, repeated
 from schemas.secrets import redacted
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 
 TEMP = "meta/tmp"
+WORK = "dedupe-"
 _TEMP_NAME = re.compile(rf"{TEMP}/\d+-[0-9a-f]{{32}}\.tmp")
 
 AT_ONCE = 16
@@ -70,8 +73,12 @@ class Folder:
         """Path or URL of a file in the folder, for messages and other programs."""
         return str(self.path / name) if self.is_local else f"{self.url.rstrip('/')}/{name}"
 
-    def read(self, name: str) -> bytes:
-        """The bytes of a small file; of a remote JSON file whose seal is broken, those of a second try.
+    def read(self, name: str, sha256_hex: str = "") -> bytes:
+        """The bytes of a small file; of a remote one that arrives damaged, those of a second try.
+
+        Args:
+            name: relative to this folder.
+            sha256_hex: that it should have; without it a JSON file's seal is tried.
 
         Raises:
             FileNotFoundError: there is none.
@@ -80,6 +87,8 @@ class Folder:
         if self.is_local:
             return (self.path / name).read_bytes()
         data = self._read(name)
+        if sha256_hex:
+            return data if hashlib.sha256(data).hexdigest() == sha256_hex else self._read(name)
         if name.endswith(".json"):
             try:
                 unseal(data, name)
@@ -305,10 +314,23 @@ class Folder:
             ) from None
 
     def sweep(self) -> None:
-        """Delete temporary files that a killed run left; remote folders have none."""
+        """Delete temporary files and work folders that a killed run left; remote folders have none."""
         if self.is_local:
             for name in filter(_TEMP_NAME.fullmatch, self.sizes(TEMP)):
                 self.remove(name)
+            for folder in (self.path / TEMP).glob(f"{WORK}*"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def work_folder(self) -> Iterator[Path]:
+        """An empty local folder for what has no room in memory: on a local dataset's disk, else in TMPDIR.
+
+        It is deleted at the end; what a killed process left, by `sweep`, or by the next that needs TMPDIR.
+        """
+        place = self.path / TEMP if self.is_local else process_folder()
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=WORK, dir=place, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
 
 
 def _digest_of(file: BinaryIO) -> str:
@@ -324,10 +346,10 @@ def _plain_errors(place: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
+            raise StoreError(
                 f"{place}: no space left on the device; finished units are kept: free some space and run the same "
                 "command again"
             ) from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UserError(f"{place}: cannot be written ({error.strerror})") from None
+            raise StoreError(f"{place}: cannot be written ({error.strerror})") from None
         raise

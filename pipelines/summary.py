@@ -17,12 +17,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipelines import commit, dataset
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Receipt
 from schemas.secrets import redacted
+from schemas.terminal import visible
 
 SLOWEST = 5
 """Units that are named."""
@@ -203,7 +205,7 @@ def summarise(
 
 def _slow_unit(receipt: Receipt) -> SlowUnit:
     seconds = sum(receipt.seconds.values())
-    path, size, _ = max(receipt.inputs, key=lambda row: row[1], default=("", 0, ""))
+    path, size, _ = receipt.largest_input
     return SlowUnit(
         unit=receipt.unit,
         seconds=round(seconds, 3),
@@ -277,7 +279,8 @@ def table(summary: Summary) -> list[Table]:
     slowest = Table("unit", "seconds", "MB/s", "largest input", "its MB", title="slowest units", title_justify="left")
     for slow in summary.slowest:
         size = f"{slow.largest_input_bytes / 1e6:,.1f}"
-        slowest.add_row(str(slow.unit), f"{slow.seconds:,.1f}", f"{slow.mb_per_second:.1f}", slow.largest_input, size)
+        source = Text(visible(slow.largest_input))  # a name may look like markup
+        slowest.add_row(str(slow.unit), f"{slow.seconds:,.1f}", f"{slow.mb_per_second:.1f}", source, size)
     return [one for one in (stages, slowest) if one.row_count]
 
 
@@ -317,6 +320,6 @@ def _shares(summary: Summary) -> list[tuple[str, float]]:
 
 
 def _slow_text(slow: SlowUnit) -> str:
-    source = f", largest input {slow.largest_input} ({slow.largest_input_bytes / 1e6:.1f} MB)"
+    source = f", largest input {visible(slow.largest_input)} ({slow.largest_input_bytes / 1e6:.1f} MB)"
     text = f"{slow.unit}, {slow.seconds:.1f} s, {slow.mb_per_second:.1f} MB/s"
     return text + (source if slow.largest_input else "")

@@ -32,6 +32,7 @@ from pipelines.storage import Folder
 from pipelines.verify_shard import NOT_AS_SEALED, Checked, Task, check_unit, groups_digest, is_as_sealed
 from schemas.errors import UserError
 from schemas.manifest import Manifest, Receipt, RejectsEntry, RowGroupEntry, ShardEntry, Totals
+from schemas.remote import StoreError
 from schemas.secrets import redacted
 
 WORKER_BYTES = 64 << 20
@@ -89,6 +90,7 @@ def verify(options: VerifyOptions) -> list[str]:
 
     Raises:
         UserError: there is no finished dataset.
+        StoreError: the store gives no answer, or TMPDIR has no room: nothing can be said of the dataset.
     """
     local_pool.use_one_thread()
     folder = Folder(options.data)
@@ -117,6 +119,8 @@ def _manifest(data: str, faults: list[str]) -> Manifest | None:
         if not is_as_sealed(folder.read(commit.MANIFEST), commit.MANIFEST):
             faults.append(f"{commit.MANIFEST}: {NOT_AS_SEALED}")
         return manifest
+    except StoreError:
+        raise
     except UserError as error:
         if commit.MANIFEST not in folder.sizes():
             raise
@@ -127,6 +131,8 @@ def _manifest(data: str, faults: list[str]) -> Manifest | None:
 def _description(folder: Folder, manifest: Manifest | None, faults: list[str]) -> dict[str, Any] | None:
     try:
         described = dataset.read_or_none(folder)
+    except StoreError:
+        raise
     except UserError as error:
         faults.append(_relative(folder.url, error))
         return None if manifest is None else manifest.dataset
@@ -172,6 +178,8 @@ def _check_proxy(folder: Folder, described: dict[str, Any], decode: bool, faults
         if "parameters" in proxy:  # decoding runs no LM, wherever the views were made
             proxy = {**proxy, "parameters": {**proxy["parameters"], "device": "cpu"}}
         return dataset_proxy(folder, proxy).uri
+    except StoreError:
+        raise
     except UserError as error:
         faults.append(f"{error}; views are not decoded (--no-decode leaves this out)")
         return None

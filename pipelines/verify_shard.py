@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from schemas.digests import digest_of
 from schemas.errors import UserError
 from schemas.files import sha256
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry, seal, unseal
+from schemas.remote import StoreError
 from schemas.shard import REJECTS_SCHEMA, chunk_digest, chunk_ranges, footer_start, metadata_of, shard_schema
 from schemas.vocabulary import Vocabulary
 
@@ -82,7 +82,11 @@ def is_as_sealed(data: bytes, name: str) -> bool:
 
 
 def check_unit(task: Task) -> Checked:
-    """Check everything about a unit; whatever is found, it gives lines and raises nothing."""
+    """Check everything about a unit; whatever is found, it gives lines.
+
+    Raises:
+        StoreError: the store gives no answer, or there is no room in TMPDIR: nothing can be said of the unit.
+    """
     faults = Faults()
     receipt = _check_receipt(task, faults)
     shard = task.shard or (receipt.shard if receipt else None)
@@ -104,6 +108,8 @@ def _reported(name: str, faults: Faults) -> Iterator[None]:
         yield
     except FileNotFoundError:
         faults.add(f"{name}: missing")
+    except StoreError:
+        raise
     except UserError as error:
         faults.add(str(error))
     except Exception as error:  # noqa: BLE001 - damage that no digest shows can make a library raise anything
@@ -153,7 +159,8 @@ class _ShardCheck:
 
     def run(self) -> None:
         before = len(self._faults)
-        with _local(self._task.folder, self._entry.name, self._entry.sha256) as path, path.open("rb") as file:
+        folder, entry = self._task.folder, self._entry
+        with folder.fetched(entry.name, entry.sha256) as path, path.open("rb") as file:
             size = path.stat().st_size
             if size != self._entry.size:
                 self._fault(f"{size:,} bytes, expected {self._entry.size:,} (truncated, or another file)")
@@ -251,7 +258,7 @@ class _ShardCheck:
 
 
 def _rejected_pieces(folder: Folder, name: str, wanted: set[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
-    with _local(folder, name) as path, pq.ParquetFile(path) as parquet:
+    with folder.fetched(name) as path, pq.ParquetFile(path) as parquet:
         for batch in parquet.iter_batches(columns=["source", "record", "piece"], use_threads=False):
             for row in batch.to_pylist():
                 if (row["source"], row["record"]) in wanted:
@@ -260,7 +267,7 @@ def _rejected_pieces(folder: Folder, name: str, wanted: set[tuple[str, int]]) ->
 
 def _check_rejects(folder: Folder, entry: RejectsEntry, receipt: Receipt | None, faults: Faults) -> None:
     name = entry.name
-    with _local(folder, name, entry.sha256) as path:
+    with folder.fetched(name, entry.sha256) as path:
         if (path.stat().st_size, sha256(path)) != (entry.size, entry.sha256):
             faults.add(f"{name}: differs from its size or SHA-256")
             return
@@ -273,10 +280,3 @@ def _check_rejects(folder: Folder, entry: RejectsEntry, receipt: Receipt | None,
     faults.compare(name, "rows", reasons.total(), entry.rows)
     if receipt is not None:
         faults.compare(name, "rejects by reason", dict(sorted(reasons.items())), receipt.rejected)
-
-
-@contextmanager
-def _local(folder: Folder, name: str, sha256: str = "") -> Iterator[Path]:
-    """A file of the dataset as a local one; a remote copy without this SHA-256 is fetched once more."""
-    with folder.fetched(name, sha256) as path:
-        yield path

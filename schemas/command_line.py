@@ -19,6 +19,7 @@ import tyro
 
 from schemas.errors import UserError
 from schemas.secrets import redacted
+from schemas.terminal import visible_lines
 
 FAILED = 1
 BAD_OPTIONS = 2
@@ -77,7 +78,7 @@ def run(program: str, commands: Mapping[str, Command], arguments: Sequence[str])
 
 
 def _say(name: str, text: object) -> None:
-    sys.stderr.write(f"{name}: {redacted(str(text))}\n")
+    sys.stderr.write(f"{name}: {visible_lines(redacted(str(text)))}\n")
 
 
 def _usage(program: str, commands: Mapping[str, Command], name: str) -> int:

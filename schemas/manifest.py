@@ -16,8 +16,8 @@ from schemas.errors import UserError
 from schemas.shard import FORMAT_VERSION, check_version
 from schemas.vocabulary import Vocabulary
 
-SHARD_STEM = re.compile(r"part-\d{5,}-of-\d{5,}-[0-9a-f]{8}")
-"""Names of a unit's files without folder and suffix; nothing else is ever read or deleted for what a file here says."""
+SHARD_NAME = re.compile(r"part-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.parquet")
+"""Names of shards and, in their folder, of rejects; nothing else is ever read or deleted for what a file here says."""
 
 
 def seal(fields: dict[str, Any]) -> bytes:
@@ -138,6 +138,11 @@ class Receipt:
         """Documents whose fate is known: rows, rejects, duplicates, filtered."""
         return self.shard.rows + self.rejects.rows + self.duplicates + sum(self.filtered.values())
 
+    @property
+    def largest_input(self) -> list[Any]:
+        """That of `inputs` with the largest size; an empty path if there is none."""
+        return max(self.inputs, key=lambda row: row[1], default=["", 0, ""])
+
     def to_bytes(self) -> bytes:
         """The sealed file."""
         return seal({"format_version": FORMAT_VERSION, **asdict(self)})
@@ -229,10 +234,5 @@ def _check_names(shards: Iterable[ShardEntry], rejects: Iterable[RejectsEntry], 
     """Names become paths: a file from elsewhere must not lead out of the dataset's folder."""
     names = [(entry.name, "") for entry in shards] + [(entry.name, "rejects/") for entry in rejects]
     for name, folder in names:
-        if not (
-            isinstance(name, str)
-            and name.startswith(folder)
-            and name.endswith(".parquet")
-            and SHARD_STEM.fullmatch(name[len(folder) : -len(".parquet")])
-        ):
+        if not (isinstance(name, str) and name.startswith(folder) and SHARD_NAME.fullmatch(name[len(folder) :])):
             raise UserError(f"{path}: names {name!r}, which is no file of a dataset; it is damaged or not ours")

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, TypeVar, cast
 
 import fsspec
@@ -28,13 +29,15 @@ _TRANSIENT = {
 
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 _REFUSALS = {
+    "ConfigParseError",
     "DefaultCredentialsError",
+    "InvalidRegionError",
     "NoCredentialsError",
     "ParamValidationError",
     "PartialCredentialsError",
     "ProfileNotFound",
 }
-"""By name, since their packages may not be installed: no credentials, or a name that no store takes."""
+"""By name, since their packages may not be installed: no credentials, or settings or a name that no store takes."""
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Of this machine's disk, which a transfer writes to: trying again does not help."""
 
@@ -44,6 +47,14 @@ _DOUBTFUL = (errno.EINVAL, errno.ENOSYS, errno.ENAMETOOLONG)
 _DOUBTFUL_TRIES = 3
 
 _LONGEST_PAUSE = 15.0
+
+
+_MAY_PASS = (408, 429)
+"""Of the HTTP statuses 4xx; the others are refusals."""
+
+
+class StoreError(UserError):
+    """A file of a store cannot be had, for a reason that says nothing about the file: no answer, a refusal, no room."""
 
 
 class _Retries:
@@ -77,8 +88,8 @@ def filesystem(url: str) -> tuple[Any, str]:
     Call it outside of `repeated`: fsspec makes a client for each thread.
 
     Raises:
-        UserError: an unknown protocol, one whose package is not installed, with the command that installs it, or a
-            password in the URL.
+        UserError: an unknown protocol, one whose package is not installed, with the command that installs it, a
+            password in the URL, or settings that its client cannot start with.
     """
     if holds_password(url):
         raise UserError(
@@ -97,6 +108,11 @@ def filesystem(url: str) -> tuple[Any, str]:
         raise UserError(f"{redacted(url)}: the package for {protocol}:// is not installed; {remedy}") from None
     except ValueError as error:
         raise UserError(redacted(f"{url}: not a URL that fsspec can open ({error})")) from None
+    except Exception as error:  # noqa: BLE001 - each client has errors of its own, for a missing file of credentials say
+        raise StoreError(
+            f"{redacted(url)}: its client does not start ({_one_line(error)}); check the credentials and settings "
+            "(docs/storage.md)"
+        ) from None
     return fs, str(path)
 
 
@@ -112,7 +128,7 @@ def repeated(call: Callable[[], T], place: str, *, request_seconds: float, deadl
     Raises:
         FileNotFoundError: nothing there.
         OSError: this machine's disk is full.
-        UserError: not allowed, or no answer before the deadline.
+        StoreError: not allowed, or no answer before the deadline.
     """
     end = time.monotonic() + deadline_seconds
     pause = 0.5
@@ -121,20 +137,23 @@ def repeated(call: Callable[[], T], place: str, *, request_seconds: float, deadl
         tries += 1
         try:
             return within(min(request_seconds, max(1.0, end - time.monotonic())), call)
-        except (FileNotFoundError, NotADirectoryError):
+        except UserError:
             raise
-        except Exception as error:  # whatever is not known to be transient is raised again
+        except Exception as raised:  # whatever is not known to be transient is raised again
+            error = _judged(raised)
             number = getattr(error, "errno", None)
+            if isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) == HTTPStatus.NOT_FOUND:
+                raise
             if not _is_transient(error) or (number in _DOUBTFUL and tries >= _DOUBTFUL_TRIES):
                 if number in _LOCAL:
                     raise
-                if isinstance(error, OSError) or type(error).__name__ in _REFUSALS:
-                    raise UserError(
+                if isinstance(error, OSError | ValueError) or type(error).__name__ in _REFUSALS or _status(error):
+                    raise StoreError(
                         f"{redacted(place)}: refused ({_one_line(error)}); check it and the credentials"
                     ) from None
                 raise
             if time.monotonic() + pause > end:
-                raise UserError(
+                raise StoreError(
                     f"{redacted(place)}: no answer within {deadline_seconds:.0f} s of trying ({_one_line(error)})"
                 ) from None
         with _retries.lock:
@@ -171,9 +190,31 @@ def _one_line(error: Exception) -> str:
     return redacted(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
 
 
+def _judged(error: Exception) -> Exception:
+    """The error itself, but where fsspec's HTTP client turned a failure into a file that is not there, that failure.
+
+    s3fs gives a cause to each real 404, which is none.
+    """
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        return cause if isinstance(cause, TimeoutError) or _package(cause) == "aiohttp" else error
+    return error
+
+
+def _package(error: Exception) -> str:
+    return type(error).__module__.partition(".")[0]
+
+
+def _status(error: Exception) -> int:
+    """The HTTP status that aiohttp's error is about; 0 of others."""
+    return int(getattr(error, "status", 0) or 0) if _package(error) == "aiohttp" else 0
+
+
 def _is_transient(error: Exception) -> bool:
+    if 400 <= _status(error) < 500:
+        return _status(error) in _MAY_PASS
     if isinstance(error, _FINAL) or getattr(error, "errno", None) in _LOCAL or type(error).__name__ in _REFUSALS:
         return False
     if str(error).startswith("Forbidden"):  # gcsfs says so in a plain OSError
         return False
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSIENT
+    return isinstance(error, OSError) or _package(error) in _TRANSIENT

@@ -24,12 +24,18 @@ _NAME = (
     r"(?:[_-]?id)?|api[_-]?key|access[_-]?id|secret[_-]?key|private[_-]?key|sas[_-]?token|connection[_-]?string))"
 )
 _SECRET_NAME = re.compile(rf"{_NAME}|.*_KEY|key", re.IGNORECASE)
-_PASSWORD = re.compile(r"(?<=://)[^\s/?#@'\"]*:(?!\d+/)[^\s@'\"]*@")
-"""A password may hold a slash, which belongs quoted; after a host and its port comes a path."""
+_INSIDE = r"(?:[^\s'\"]|['\"](?![\s,:;)}\]]))*"
+"""What a password may be written with, slashes and quotes unescaped; not the quote that ends a string."""
+_PASSWORD = re.compile(rf"(?<=://)[^\s/?#@'\"]*:{_INSIDE}@")
+"""Up to the last @. It may also be a port, a path and an @ in it: nothing tells them apart, and hiding is safe."""
+_USER_AND_PASSWORD = re.compile(rf"(?<=://)[^\s/?#@'\"]*:(?!\d+(?:[/?#]|$)){_INSIDE}@")
+"""Surely no port: what is refused."""
 _PATTERNS = (
     _PASSWORD,
-    re.compile(r"(?<=http://)[^\s/?#@'\"]+@|(?<=https://)[^\s/?#@'\"]+@"),  # a token alone; elsewhere a container
-    re.compile(rf"(?<![\w.-]){_NAME}(?:%3D|['\"]?\s*[=:]\s*b?['\"]?)(?P<value>[^\s'\"&,;)}}\]<>]+)", re.IGNORECASE),
+    re.compile(r"(?<=http://)[^\s/?#'\"]+@|(?<=https://)[^\s/?#'\"]+@"),  # a token alone; elsewhere a container
+    re.compile(
+        rf"(?<![\w.-]){_NAME}(?:%3D|['\"]?\s*[=:]\s*(?:b(?=['\"]))?['\"]?)(?P<value>[^\s'\"&,;)}}\]<>]+)", re.IGNORECASE
+    ),
     re.compile(r"\b(?:Bearer|Basic)\s+(?P<value>[\w.~+/=-]{8,})", re.IGNORECASE),
 )
 
@@ -38,6 +44,11 @@ def redacted(text: str) -> str:
     """The text without credentials."""
     for value in _known_values(os.environ):
         text = text.replace(value, HIDDEN)
+    return redacted_by_form(text)
+
+
+def redacted_by_form(text: str) -> str:
+    """The text without what looks like a credential: the same on every machine, whatever its environment holds."""
     for pattern in _PATTERNS:
         text = pattern.sub(_without_value, text)
     return text
@@ -45,7 +56,7 @@ def redacted(text: str) -> str:
 
 def holds_password(url: str) -> bool:
     """Whether a URL names a user with a password."""
-    return _PASSWORD.search(url) is not None
+    return _USER_AND_PASSWORD.search(url) is not None
 
 
 def _without_value(match: re.Match[str]) -> str:

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
@@ -18,7 +19,8 @@ from pipelines.planning.rates import RATES, Rates, measure, rates_of
 from pipelines.planning.simulate import HOUR, Simulated, Troubles, simulate
 from pipelines.planning.sizes import parse_size, show_size
 from pipelines.proxies.options import ProxyOptions
-from pipelines.reading.corpus import Corpus, list_corpus
+from pipelines.reading.columns import settled
+from pipelines.reading.corpus import Corpus, InputFormat, list_corpus
 from pipelines.reading.plan import BLOCK_BYTES, MAX_UNIT_BYTES, MIB, PlanOptions, plan_units, row_group_bytes
 from pipelines.reading.records import ReadOptions
 from pipelines.rows import ROW_BYTES
@@ -30,14 +32,10 @@ WORKER_MEMORY = 600_000_000
 """Bytes that a worker stays below at the defaults."""
 
 UNIT_SECONDS = 0.5
-"""Of a unit beside its documents: about ten requests of 50 ms on an object store."""
+"""Of a unit beside its documents: a dozen requests of 40 ms on an object store."""
 
-REQUESTS = {"get": 4, "put": 3, "delete": 1}
-"""Of a unit beside its input. Its receipt is asked for before work, read by progress and twice at the end; rejects,
-shard and receipt are put; an old manifest is deleted."""
-
-REQUESTS_A_BLOCK = 3
-"""Of reading: what the object is, the range, and the rest of its last line."""
+REQUESTS = {"put": 3, "head": 7, "list": 1, "delete": 1, "get": 3}
+"""Of a unit beside its input, as counted (docs/storage.md). Of an input a HEAD more, and a GET for each MiB."""
 
 SAMPLE_BYTES = 16 * MIB
 """Of input for --measure: seconds with every proxy but range."""
@@ -63,6 +61,9 @@ class PlanJobOptions:
     Attributes:
         corpus_bytes: of text, like 3.3TB; or give --corpus.
         corpus: a real one, to be listed.
+        format: of its inputs; auto goes by file names.
+        include: keep only inputs that match one of these patterns.
+        read: how its documents are read, for --measure.
         measure: encode a sample of --corpus here instead of taking the table's rates.
         proxy: which proxy.
         workers: cores that work at once; with it, wall time and a simulation.
@@ -75,6 +76,9 @@ class PlanJobOptions:
 
     corpus_bytes: str | None = None
     corpus: str | None = None
+    format: InputFormat = "auto"
+    include: tuple[str, ...] = ()
+    read: Annotated[ReadOptions, tyro.conf.arg(name="")] = field(default_factory=ReadOptions)
     measure: bool = False
     proxy: Annotated[ProxyOptions, tyro.conf.arg(name="")] = field(default_factory=ProxyOptions)
     workers: int | None = None
@@ -89,6 +93,10 @@ class PlanJobOptions:
             raise UserError("give --corpus-bytes 3.3TB or --corpus FOLDER, one of them")
         if self.measure and self.corpus is None:
             raise UserError("--measure: give the corpus too: --corpus FOLDER")
+        if self.corpus is None and (self.format != "auto" or self.include):
+            raise UserError("--format and --include say what is read of a corpus; give it: --corpus FOLDER")
+        if not self.measure and self.read != ReadOptions():
+            raise UserError("options of reading hold for --measure alone; give it, or leave them out")
         if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
             raise UserError(f"--workers {self.workers}: give 1 to {MOST_WORKERS:,}")
         if self.price_per_core_hour is not None and not self.price_per_core_hour >= 0:
@@ -100,7 +108,7 @@ class JobPlan:
     """What a job takes. Sizes in bytes.
 
     Attributes:
-        corpus_bytes: as listed.
+        corpus_bytes: as listed; of a mix those that are taken.
         raw_bytes: of its documents.
         units: work units; each leaves a shard, a rejects file and a receipt.
         unit_bytes: input bytes of each at most about.
@@ -140,7 +148,7 @@ def run(options: PlanJobOptions) -> None:
     """The `plan` command.
 
     Raises:
-        UserError: sizes that are none, no corpus, no proxy.
+        UserError: sizes that are none, no corpus, no proxy, failures that no unit outlives.
     """
     made = plan_job(options)
     text = json.dumps(asdict(made), indent=1) if options.json else "\n".join(lines(made, options))
@@ -153,20 +161,27 @@ def plan_job(options: PlanJobOptions) -> JobPlan:
     Raises:
         UserError: see `run`.
     """
-    corpus = None if options.corpus is None else list_corpus(options.corpus)
+    corpus = None
+    if options.corpus is not None:
+        corpus = list_corpus(options.corpus, format=options.format, include=options.include)
     rates = _rates(options, corpus)
-    listed = corpus.listed_bytes if corpus else parse_size(options.corpus_bytes or "", "--corpus-bytes")
+    listed = corpus.taken_bytes if corpus else parse_size(options.corpus_bytes or "", "--corpus-bytes")
     given = None if options.unit_bytes is None else parse_size(options.unit_bytes, "--unit-bytes")
     plan = PlanOptions(unit_bytes=given)
     unit_bytes = plan.resolved_unit_bytes(listed)
-    units = len(plan_units(corpus, plan)) if corpus else max(1, math.ceil(listed / unit_bytes))
+    if corpus:
+        planned = plan_units(corpus, plan)
+        units = len(planned)
+        inputs = sum(len(unit.files) for unit in planned)
+    else:
+        units = max(1, math.ceil(listed / unit_bytes))
+        inputs = units * max(1, round(listed / units / BLOCK_BYTES))  # each block of another file
     raw_bytes = round(listed * rates.raw_per_input)
     document_bytes = rates.document_bytes
     if options.document_bytes is not None:
         document_bytes = parse_size(options.document_bytes, "--document-bytes")
     row_groups = units * groups_of_unit(raw_bytes / units, document_bytes, row_group_bytes(listed))
     core_hours = _core_hours(raw_bytes, units, rates)
-    files = len(corpus.inputs) if corpus else units
     workers = options.workers
     unit_seconds = core_hours * HOUR / units
     simulated = advised = None
@@ -186,8 +201,8 @@ def plan_job(options: PlanJobOptions) -> JobPlan:
         unit_seconds=unit_seconds,
         core_hours=core_hours,
         core_hours_by_proxy={name: _core_hours(raw_bytes, units, one) for name, one in RATES.items()},
-        storage=storage_of(raw_bytes, units, row_groups, files, rates),
-        requests=_requests(listed, units),
+        storage=storage_of(raw_bytes, units, row_groups, inputs, rates),
+        requests=_requests(listed, units, inputs),
         workers=workers,
         memory=WORKER_MEMORY * (workers or 1),
         wall_seconds=None if workers is None else math.ceil(units / workers) * unit_seconds,
@@ -210,8 +225,16 @@ def groups_of_unit(raw_bytes: float, document_bytes: float, most: int) -> int:
     return max(1, round(min(documents, documents * row / max(most - row, most / 2))))
 
 
-def storage_of(raw_bytes: int, units: int, row_groups: int, files: int, rates: Rates) -> dict[str, int]:
-    """Bytes of the dataset's files by part; those beside the shards from the format itself, with made-up values."""
+def storage_of(raw_bytes: int, units: int, row_groups: int, inputs: int, rates: Rates) -> dict[str, int]:
+    """Bytes of the dataset's files by part; those beside the shards from the format itself, with made-up values.
+
+    Args:
+        raw_bytes: of all documents.
+        units: number of shards.
+        row_groups: of all shards.
+        inputs: files of each unit, summed.
+        rates: of the proxy.
+    """
     columns = len(shard_schema((), {}))
     group = RowGroupEntry(
         offset=10**7, length=10**6, rows=100, raw_bytes=10**6, comp_symbols=10**5, digests="0" * 32 * columns
@@ -242,8 +265,6 @@ def storage_of(raw_bytes: int, units: int, row_groups: int, files: int, rates: R
         row_groups=[],
         seconds=dict.fromkeys(("read", "encode", "prove", "write", "digest"), 1.2345),
     )
-    # An input is in the receipts of all units that read a part of it: of all blocks at most.
-    inputs = max(files, units * round(raw_bytes / rates.raw_per_input / units / BLOCK_BYTES))
     return {
         "shards": round(raw_bytes * rates.stored_per_raw),
         "rejects": units * _empty_rejects(),
@@ -270,8 +291,9 @@ def advise(raw_bytes: int, rates: Rates, workers: int, troubles: Troubles) -> in
     size = MAX_UNIT_BYTES
     while size >= MIB and (units := max(1, math.ceil(raw_bytes / rates.raw_per_input / size))) <= MOST_SIMULATED:
         seconds = _core_hours(raw_bytes, units, rates) * HOUR / units
-        if simulate(units, seconds, workers, troubles).tail < TAIL:
-            return size
+        with suppress(UserError):  # failures that units of this size hardly ever outlive
+            if simulate(units, seconds, workers, troubles).tail < TAIL:
+                return size
         size //= 2
     return None
 
@@ -329,14 +351,15 @@ def _hours(hours: float) -> str:
 def _rates(options: PlanJobOptions, corpus: Corpus | None) -> Rates:
     if corpus is None or not options.measure:
         return rates_of(options.proxy)
-    return measure(corpus, options.proxy, ReadOptions(), SAMPLE_BYTES)
+    return measure(corpus, options.proxy, settled(corpus, options.read)[0], SAMPLE_BYTES)
 
 
 def _core_hours(raw_bytes: float, units: int, rates: Rates) -> float:
     return (raw_bytes / 1e6 / rates.mb_per_second + units * UNIT_SECONDS) / HOUR
 
 
-def _requests(listed: int, units: int) -> dict[str, int]:
+def _requests(listed: int, units: int, inputs: int) -> dict[str, int]:
     requests = {kind: units * count for kind, count in REQUESTS.items()}
-    requests["get"] += math.ceil(listed / BLOCK_BYTES) * REQUESTS_A_BLOCK
+    requests["head"] += inputs
+    requests["get"] += math.ceil(listed / MIB)
     return requests

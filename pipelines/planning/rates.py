@@ -57,11 +57,17 @@ def rates_of(options: ProxyOptions) -> Rates:
     """The table's figures for a proxy's options.
 
     Raises:
-        UserError: a proxy that is not in the table.
+        UserError: a proxy, or a form of one, that is not in the table.
     """
-    name = "neural-range" if options.proxy == "neural" and options.coder == "range" else options.proxy
+    remedy = "no measured rate; measure it on a corpus here: --corpus ... --measure"
+    is_range = options.proxy == "neural" and options.coder == "range"
+    name = "neural-range" if is_range else options.proxy
     if name not in RATES:
-        raise UserError(f"PROXY={name}: no measured rate; measure it on a corpus here: --corpus ... --measure")
+        raise UserError(f"PROXY={name}: {remedy}")
+    in_table = ProxyOptions(proxy=options.proxy, coder="range" if is_range else "codebook").request()
+    others = [f"{key}={value}" for key, value in options.request().items() if value != in_table.get(key)]
+    if others:
+        raise UserError(f"PROXY={options.proxy} with {', '.join(others)}: {remedy}")
     return RATES[name]
 
 
@@ -87,8 +93,8 @@ def measure(corpus: Corpus, options: ProxyOptions, read: ReadOptions, sample_byt
             proxy_uri=proxy.uri,
             fingerprint=proxy.fingerprint,
             read=read,
-            run_bytes=PlanOptions().resolved_unit_bytes(corpus.listed_bytes),
-            row_group_bytes=row_group_bytes(corpus.listed_bytes),
+            run_bytes=PlanOptions().resolved_unit_bytes(corpus.taken_bytes),
+            row_group_bytes=row_group_bytes(corpus.taken_bytes),
         )
         _warm_up(proxies.load(proxy.uri))
         outcome = encode_shard(job, unit)

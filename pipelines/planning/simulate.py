@@ -17,6 +17,9 @@ from schemas.errors import UserError
 
 HOUR = 3600.0
 
+MOST_FAILURES = 5.0
+"""Expected in the time of the longest unit on the slowest worker: e^5 runs of it. With more, it hardly ever ends."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Troubles:
@@ -86,6 +89,9 @@ def simulate(units: int, unit_seconds: float, workers: int, troubles: Troubles) 
         unit_seconds: mean time of a unit on a worker that is not slow.
         workers: number, 1 or more.
         troubles: what goes wrong.
+
+    Raises:
+        UserError: see `simulate_each`.
     """
     rng = np.random.default_rng(troubles.simulation_seed)
     factors = rng.lognormal(-(troubles.spread**2) / 2, troubles.spread, units)  # of mean 1
@@ -93,7 +99,18 @@ def simulate(units: int, unit_seconds: float, workers: int, troubles: Troubles) 
 
 
 def simulate_each(seconds: Sequence[float], workers: int, troubles: Troubles) -> Simulated:
-    """Units of given times, in the order in which they are taken."""
+    """Units of given times, in the order in which they are taken.
+
+    Raises:
+        UserError: a unit that hardly ever ends, since it is cut short by failures before.
+    """
+    slowest = troubles.slow_factor if round(troubles.slow_share * workers) else 1.0
+    longest = max(seconds) * slowest
+    if troubles.failures_per_hour / HOUR * longest > MOST_FAILURES:
+        raise UserError(
+            f"--failures-per-hour {troubles.failures_per_hour:g}: a unit of {longest / HOUR:.3g} h, the longest on the "
+            "slowest worker, hardly ever ends between two failures; give fewer, or smaller --unit-bytes"
+        )
     return _Run(seconds, workers, troubles).run()
 
 

@@ -9,10 +9,10 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 
 from pipelines.proxies.base import Encoded, EncodedBatch, Proxy
-from pipelines.remote_file import RemoteFile, download, find
+from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS, RemoteFile, download, find
 from pipelines.temporary import process_folder
 from schemas.errors import UserError
-from schemas.remote import filesystem, is_remote, local_path
+from schemas.remote import StoreError, filesystem, is_remote, local_path
 from schemas.secrets import redacted
 
 __all__ = ["BUILT_IN", "ENTRY_POINTS", "Encoded", "EncodedBatch", "Proxy", "load", "local_copy", "names"]
@@ -97,6 +97,8 @@ def _from_store(scheme: str, url: str, options: dict[str, str]) -> Proxy | None:
                 proxy = _built_in(scheme, local_copy(url), options)
                 if proxy is None or options.get("sha256", proxy.fingerprint) == proxy.fingerprint:
                     return proxy
+            except StoreError:
+                raise
             except UserError:
                 pass
             time.sleep(pause)
@@ -112,7 +114,7 @@ def local_copy(url: str) -> str:
     fs, path = filesystem(url)
     path = path.rstrip("/")
     try:
-        found = find(fs, path, url)
+        found = find(fs, path, url, request_seconds=REQUEST_SECONDS, deadline_seconds=DEADLINE_SECONDS)
         if not found:
             raise UserError(f"{redacted(url)}: no such file or folder")
         folder = process_folder() / hashlib.blake2b(url.encode(), digest_size=16).hexdigest()
@@ -130,5 +132,5 @@ def local_copy(url: str) -> str:
     except EOFError as error:
         raise UserError(f"{redacted(url)}: {error}") from None
     except OSError as error:
-        raise UserError(f"{redacted(url)}: cannot be copied to TMPDIR ({error.strerror})") from None
+        raise StoreError(f"{redacted(url)}: cannot be copied to TMPDIR ({error.strerror})") from None
     return str(target)

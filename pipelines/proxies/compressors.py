@@ -8,6 +8,7 @@ from pipelines.proxies.cache import Report
 from pipelines.proxies.options import ProxyOptions
 from pipelines.proxies.sampler import Sampler
 from schemas.errors import UserError
+from schemas.secrets import redacted
 
 SAMPLE_BYTES = 8 << 20
 """Text on which a compressor is tried, and the least of it that is worth fitting one to."""
@@ -78,8 +79,8 @@ def fitted_compressor(bits: int, sampler: Sampler, report: Report) -> Compressor
         ((document.doc_id, document.raw) for document in sampler.documents()),
         settings,
         folder=temp,
-        name=f"fitted to {sampler.corpus.spec}",
-        provenance={"corpus": {"spec": sampler.corpus.spec, "listing_digest": sampler.corpus.listing_digest}},
+        name=f"fitted to {redacted(sampler.corpus.spec)}",
+        provenance={"corpus": {"spec": redacted(sampler.corpus.spec), "listing_digest": sampler.corpus.listing_digest}},
         report=report,
     )
     return open_compressor(cache.settle(temp, folder))

@@ -36,11 +36,14 @@ class GzipProxy(Proxy):
 
     def decode(self, ids: U32) -> bytes:
         """Decompress, checksum and length included."""
+        if len(ids) and not COMP_OFFSET <= ids.min() <= ids.max() < COMP_OFFSET + 256:
+            raise ValueError(f"ids from {ids.min()} to {ids.max()}; those of gzip are {COMP_OFFSET} and 255 more")
         # modulo 256 as the low byte of each id, so that four bytes an id are not copied
         member = (ids.astype(np.uint8) - np.uint8(COMP_OFFSET & 0xFF)).tobytes()
         decompressor = zlib.decompressobj(wbits=31)
         try:
-            raw = decompressor.decompress(member)
+            # no more than the member says that it holds: a few bytes may decode to a thousand times as many
+            raw = decompressor.decompress(member, 1 + int.from_bytes(member[-4:], "little"))
         except zlib.error as error:
             raise ValueError(f"not a gzip member: {error}") from None
         if not decompressor.eof or decompressor.unused_data:

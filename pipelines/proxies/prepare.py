@@ -41,22 +41,23 @@ class Chosen:
         proxy: loaded from where its files are now.
         request: the options that it was chosen by.
         parameters: what its URI says besides the path; with the files, all that is needed to rebuild it.
-        files: what the dataset needs of it: name there -> local file.
+        files: what the dataset needs of it: name there -> bytes. Held, since they may have been read from a dataset
+            that is deleted before they are installed.
     """
 
     proxy: proxies.Proxy
     request: dict[str, Any]
     parameters: dict[str, str]
-    files: dict[str, Path]
+    files: dict[str, bytes]
 
     def digests(self) -> dict[str, str]:
         """SHA-256 (hex) of each file."""
-        return _digests(self.files)
+        return {name: hashlib.sha256(data).hexdigest() for name, data in sorted(self.files.items())}
 
     def install(self, out: Folder) -> proxies.Proxy:
         """Copy the files into the dataset, and load the proxy from there."""
-        for name, path in sorted(self.files.items()):
-            out.write(f"{PROXY_FOLDER}/{name}", _read(path))
+        for name, data in sorted(self.files.items()):
+            out.write(f"{PROXY_FOLDER}/{name}", data)
         return dataset_proxy(out, {"name": self.proxy.name, "parameters": self.parameters})
 
 
@@ -77,14 +78,16 @@ def choose(
     """
     if stored is not None and out is not None and options.is_chosen_by_corpus and out.is_local:
         before = stored["proxy"]
-        files = {name: out.path / PROXY_FOLDER / name for name in before["files"]}
         same = before["request"] == options.request() and stored["corpus"]["digest"] == sampler.corpus.listing_digest
         with suppress(UserError):
-            if same and _digests(files) == before["files"]:
-                return Chosen(dataset_proxy(out, before), options.request(), before.get("parameters", {}), files)
+            if same:
+                files = {name: _read(out.path / PROXY_FOLDER / name) for name in before["files"]}
+                kept = Chosen(dataset_proxy(out, before), options.request(), before.get("parameters", {}), files)
+                if kept.digests() == before["files"]:
+                    return kept
     if options.proxy == "bpe":
         source = Path(options.tokenizer) if options.tokenizer else trained_tokenizer(options, sampler, report)
-        return Chosen(proxies.load(f"bpe:{source}"), options.request(), {}, {TOKENIZER: source})
+        return Chosen(proxies.load(f"bpe:{source}"), options.request(), {}, {TOKENIZER: _read(source)})
     if options.proxy == "neural":
         compressor = choose_compressor(options, sampler, report)
         parameters = _parameters(options, compressor, sampler, report)
@@ -95,7 +98,7 @@ def choose(
             proxy,
             options.request(),
             proxy.parameters.query(),
-            {name: compressor.folder / name for name in [*needed, COMPRESSOR_CARD]},
+            {name: _read(compressor.folder / name) for name in [*needed, COMPRESSOR_CARD]},
         )
     return Chosen(proxies.load(f"{options.proxy}:"), options.request(), {}, {})
 
@@ -142,10 +145,6 @@ def _parameters(options: ProxyOptions, compressor: Compressor, sampler: Sampler,
     tau = found.threshold / proxy.segmenter.units
     report(f"tau: {tau:g} bits give {found.ratio:.3f} bytes a symbol on a sample of the corpus")
     return replace(proxy.parameters, threshold=found.threshold)
-
-
-def _digests(files: dict[str, Path]) -> dict[str, str]:
-    return {name: hashlib.sha256(_read(path)).hexdigest() for name, path in sorted(files.items())}
 
 
 def _read(path: Path) -> bytes:

@@ -30,7 +30,7 @@ class Sampler:
 
     def documents(self) -> Iterator[Document]:
         """All documents that filters keep (pieces of long ones); rejects are left out."""
-        for item in kept(permuted_blocks(self.corpus), self.read, self.filters):
+        for _, item in kept(permuted_blocks(self.corpus), self.read, self.filters):
             if isinstance(item, Document):
                 yield item
 
@@ -46,9 +46,12 @@ class Sampler:
 
     def identity(self) -> dict[str, Any]:
         """What decides the sample: the key of caches."""
-        versions = [[file.source, file.size, file.version] for file in self.corpus.inputs]
-        read = [self.read.field, self.read.max_document_bytes, self.read.max_record_bytes]
-        chosen: dict[str, Any] = {"filters": asdict(self.filters)} if self.filters != Filters() else {}
+        versions = [[file.source, file.size, file.version, file.format] for file in self.corpus.inputs]
+        read: list[Any] = [self.read.field, self.read.max_document_bytes, self.read.max_record_bytes]
+        chosen: dict[str, Any] = {}
+        if self.filters != Filters():
+            chosen["filters"] = asdict(self.filters)
+            read += [self.read.group_field, list(self.read.keep_columns)]  # which filters see
         if self.corpus.parts:
             chosen["mix"] = self.corpus.listing_digest
         return {**chosen, "inputs": digest_of({"files": versions}), "read": read}

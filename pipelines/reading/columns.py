@@ -17,7 +17,10 @@ from pipelines.reading.corpus import Corpus
 from pipelines.reading.inputs import InputError, InputFile, input_errors, open_input, printable, read_chunks
 from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
+from schemas.manifest import SHARD_NAME
+from schemas.secrets import redacted
 from schemas.shard import COLUMN_NAMES, metadata_of
+from schemas.terminal import visible
 
 FILES = 32
 _LISTED_NAMES = 20
@@ -53,7 +56,7 @@ def settled(corpus: Corpus, read: ReadOptions) -> tuple[ReadOptions, list[str]]:
             break
     has_lines = any(file.format == "jsonl" for file in corpus.inputs)
     for name, option in missing.items():
-        listed = ", ".join(printable(one[:60]) for one in sorted(seen)[:_LISTED_NAMES]) or "none"
+        listed = ", ".join(visible(printable(one[:60])) for one in sorted(seen)[:_LISTED_NAMES]) or "none"
         where = "no record that was looked at" if has_lines else "no file"
         line = f"{option} {name!r}: {where} has it; there are {listed}"
         if not has_lines:
@@ -63,19 +66,30 @@ def settled(corpus: Corpus, read: ReadOptions) -> tuple[ReadOptions, list[str]]:
 
 
 def _shard(corpus: Corpus) -> Any:
-    """The first file, opened, if it is a shard of a dataset of ours."""
-    file = corpus.inputs[0]
-    if file.format != "parquet":
+    """Of a dataset of ours a shard, opened: the first of some that can be read. None for other corpora.
+
+    Raises:
+        UserError: none of them can, or it is of another format version.
+    """
+    if corpus.inputs[0].format != "parquet":
         return None
-    try:
-        with input_errors(file.root), open_input(file) as stored:
-            opened = pq.ParquetFile(stored, pre_buffer=False)
-            if not dataset_reader.is_shard(opened.schema_arrow):
-                return None
-            metadata_of(opened.schema_arrow, file.source)  # refuses a version that this program does not read
-            return opened
-    except InputError:
-        return None
+    files = _spread([file for file in corpus.inputs if file.format == "parquet"])
+    for file in files:
+        try:
+            with input_errors(file.root), open_input(file) as stored:
+                opened = pq.ParquetFile(stored, pre_buffer=False)
+                if not dataset_reader.is_shard(opened.schema_arrow):
+                    return None
+                metadata_of(opened.schema_arrow, file.source)  # refuses a version that this program does not read
+                return opened
+        except InputError:
+            continue  # a reject, later
+    if all(SHARD_NAME.fullmatch(file.path) for file in files):
+        raise UserError(
+            f"{redacted(corpus.spec)}: none of {len(files):,} shards that were looked at can be read; make verify says "
+            "what is wrong"
+        )
+    return None
 
 
 def _longest(metadata: Any) -> int:

@@ -1,11 +1,11 @@
 """What the corpus is: a specification in, a sorted listing of input files out.
 
 A specification is `stdlib` or `site-packages` (the sources of the running Python), a local file, folder or glob,
-or any fsspec URL of these, or a TOML file that names several of them (`mix.py`). Of a dataset of ours its shards are
-listed. Folders are walked recursively; hidden files and folders and `__pycache__` are skipped, links to folders are not
-followed (links to files are), whatever is no regular file is skipped. Nothing is opened: formats and compressions go by
-name. Costs: one stat a file, about 5 us on a local disk; remote stores are listed in bulk. About 300 bytes of memory a
-file.
+or any fsspec URL of these, or a TOML file that names several of them (`mix.py`). Folders are walked recursively; hidden
+files and folders and `__pycache__` are skipped, links to folders are not followed (links to files are), whatever is no
+regular file is skipped. Of a dataset of ours the shards that its manifest names are listed. Nothing else is opened:
+formats and compressions go by name. Costs: one stat a file, about 5 us on a local disk; remote stores are listed in
+bulk. About 300 bytes of memory a file.
 """
 
 import fnmatch
@@ -23,13 +23,18 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 from fsspec.utils import glob_translate
 
 from pipelines.reading import mix
-from pipelines.reading.inputs import FileFormat, InputFile, compression_of, object_version, printable
+from pipelines.reading.inputs import FileFormat, InputFile, compression_of, object_version, printable, without_query
 from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS, find
+from pipelines.storage import Folder
 from schemas.errors import UserError
+from schemas.manifest import SHARD_NAME, Manifest
 from schemas.remote import filesystem, is_remote, local_path, repeated
 from schemas.secrets import redacted
 
 InputFormat = Literal["auto", "text", "jsonl", "parquet"]
+
+_DESCRIPTION = "meta/dataset.json"
+_MANIFEST = "manifest.json"
 
 _FORMATS: dict[str, FileFormat] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _PYTHON_TREES = {"stdlib": "stdlib", "site-packages": "purelib"}
@@ -140,22 +145,15 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
         raise UserError(f"--format: {format!r} is not one of {', '.join(get_args(InputFormat))}")
     root, found = _find(spec)
     found = list(found)
-    paths = {item.path for item in found}
-    if "meta/dataset.json" in paths:  # one of our own: its shards, not what is about them
-        if "manifest.json" not in paths:
-            raise UserError(
-                f"{_shown(spec)}: a dataset that is not finished (no manifest.json); run the command that "
-                "makes it again, then this one"
-            )
-        found = [item for item in found if fnmatch.fnmatchcase(item.path, "part-*.parquet")]
+    found = _shards(spec, root, found, include)
     inputs = [
         InputFile(
             root=root,
             corpus=name,
             path=item.path,
             size=item.size,
-            format=_format_of(item.path) if format == "auto" else format,
-            compression=compression_of(item.path),
+            format=_format_of(without_query(root, item.path)) if format == "auto" else format,
+            compression=compression_of(without_query(root, item.path)),
             version=item.version,
         )
         for item in found
@@ -169,6 +167,38 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
         )
     inputs.sort(key=lambda file: _path_bytes(file.path))
     return Corpus(spec=spec, inputs=tuple(inputs))
+
+
+def _shards(spec: str, root: str, found: list[_Found], include: tuple[str, ...]) -> list[_Found]:
+    """Of a dataset of ours what its manifest names as its shards, not what is about them or left beside them.
+
+    Raises:
+        UserError: it is not finished, a shard that is asked for is not of its size, or, of a folder, missing.
+    """
+    whole = any(item.path == _DESCRIPTION for item in found)
+    if not whole and not any(SHARD_NAME.fullmatch(item.path) for item in found):
+        return found
+    folder = Folder(root)
+    if not whole and not folder.exists(_DESCRIPTION):
+        return found  # shards that were copied from one
+    try:
+        manifest = Manifest.from_bytes(folder.read(_MANIFEST), _shown(folder.locate(_MANIFEST)))
+    except FileNotFoundError:
+        raise UserError(
+            f"{_shown(spec)}: a dataset that is not finished (no {_MANIFEST}); run the command that "
+            "makes it again, then this one"
+        ) from None
+    sizes = {item.path: item.size for item in found}
+    for shard in manifest.shards:
+        size = sizes.get(shard.name)
+        if size != shard.size and _included(shard.name, include) and (whole or size is not None):
+            state = "missing" if size is None else f"{size:,} bytes instead of {shard.size:,}"
+            raise UserError(
+                f"{_shown(folder.locate(shard.name))}: {state}; run the command that makes this dataset again, then "
+                "this one"
+            )
+    named = {shard.name for shard in manifest.shards}
+    return [item for item in found if item.path in named]
 
 
 def _shown(text: str) -> str:

@@ -13,13 +13,15 @@ import pyarrow.compute as pc
 
 from pipelines.reading.documents import Document
 from pipelines.reading.inputs import InputError, InputFile
+from schemas.draws import document_id
 from schemas.shard import COLUMN_NAMES, METADATA_KEY, shard_schema
 
 TEXT = "raw"
 COLUMNS = ("doc_id", "source", "record", "piece", "group")
+_DOCUMENT = ["doc_id", "source", "record"]
 
-Whole = dict[tuple[str, int], int]
-"""(source, record) of documents that are cut -> bytes of the whole."""
+Whole = dict[tuple[str, str, int], int]
+"""(doc_id, source, record) of documents that are cut -> bytes of the whole."""
 
 
 def is_shard(schema: pa.Schema) -> bool:
@@ -38,12 +40,14 @@ def whole_bytes(file: Any) -> Whole:
     """
     if not any(_is_cut(file.metadata.row_group(group)) for group in range(file.metadata.num_row_groups)):
         return {}
-    table = file.read(columns=["source", "record", "piece", "raw_bytes"], use_threads=False)
-    table = table.set_column(0, "source", table["source"].cast(pa.string()))
-    sums = table.group_by(["source", "record"]).aggregate([("raw_bytes", "sum"), ("piece", "max")])
+    table = file.read(columns=[*_DOCUMENT, "piece", "raw_bytes"], use_threads=False)
+    at = table.schema.get_field_index("source")
+    table = table.set_column(at, "source", table["source"].cast(pa.string()))
+    pieces = table.group_by([*_DOCUMENT, "piece"]).aggregate([("raw_bytes", "max")])  # of equal documents one
+    sums = pieces.group_by(_DOCUMENT).aggregate([("raw_bytes_max", "sum"), ("piece", "max")])
     cut = sums.filter(pc.greater(sums["piece_max"], 0))
-    keys = zip(cut["source"].to_pylist(), cut["record"].to_pylist(), strict=True)
-    return dict(zip(keys, cut["raw_bytes_sum"].to_pylist(), strict=True))
+    keys = zip(*(cut[name].to_pylist() for name in _DOCUMENT), strict=True)
+    return dict(zip(keys, cut["raw_bytes_max_sum"].to_pylist(), strict=True))
 
 
 def _is_cut(row_group: Any) -> bool:
@@ -64,7 +68,7 @@ def documents(
         whole: of the shard.
 
     Raises:
-        InputError: a doc_id is no digest, or a value is missing.
+        InputError: a cut document's doc_id is no digest, or a value is missing.
     """
     columns = [batch.column(name).to_pylist() for name in ("doc_id", "source", "record", "piece")]
     texts = batch.column(TEXT)
@@ -73,15 +77,17 @@ def documents(
         raw = texts[index].as_py()
         if any(value is None for value in (doc_id, source, record, piece, raw)):
             raise InputError("unreadable", "a shard of ours with nulls where there can be none")
+        size = whole.get((doc_id, source, record), len(raw))
         yield Document(
-            doc_id=_digest(doc_id),
+            # It decides what is a duplicate and what is held out, and the file may be a stranger's.
+            doc_id=document_id(raw) if size == len(raw) else _digest(doc_id),
             source=prefix + source,
             record=record,
             piece=piece,
             group=groups[index] or "",
             raw=raw,
             kept={name: values[index] for name, values in kept.items()},
-            whole_bytes=whole.get((source, record), len(raw)),
+            whole_bytes=size,
         )
 
 

@@ -10,6 +10,7 @@ those documents and a reject loses them for ever. Costs: local files are read at
 
 import errno
 import gzip
+import hashlib
 import lzma
 import os
 import threading
@@ -26,7 +27,7 @@ import pyarrow as pa
 from pipelines.remote_file import RemoteFile, look_up
 from schemas.errors import UserError
 from schemas.remote import filesystem, is_remote
-from schemas.secrets import redacted
+from schemas.secrets import redacted, redacted_by_form
 
 FileFormat = Literal["text", "jsonl", "parquet"]
 Compression = Literal["", "gzip", "zstd", "xz"]
@@ -40,6 +41,9 @@ _XZ_READ_BYTES = 1 << 16
 
 TAIL_BYTES = 1 << 16
 """First read past the end of a byte range: enough for the rest of most lines, little for a remote store."""
+
+XZ_MIB = 80
+"""That an xz stream's decoder may take: 65 MiB is what xz -9 needs, and a header can ask for 4 GiB."""
 
 MAX_DECOMPRESSION = 1000
 """Bytes out per byte in. deflate cannot pass 1,032, and text worth training on stays below 20."""
@@ -95,22 +99,32 @@ class InputFile:
     def source(self) -> str:
         """Its name in columns, draws and messages: in a mix behind its corpus's, valid UTF-8 (see `printable`).
 
-        Without the signature of a signed URL, which is part of the path.
+        Without the signature of a signed URL, which is part of the path; instead with digits of its hash, since two
+        names may differ in what is taken out only.
         """
         name = printable(f"{self.corpus}/{self.path}" if self.corpus else self.path)
-        return redacted(name) if "?" in name and is_remote(self.root) else name
+        # By its form alone: the environment of a worker must not reach a shard.
+        shown = redacted_by_form(name) if "?" in name and is_remote(self.root) else name
+        if shown == name:
+            return name
+        return f"{shown}-{hashlib.blake2b(printable(self.path).encode(), digest_size=4).hexdigest()}"
 
     @property
     def extension(self) -> str:
         """Lower case, without the dot and without a compression suffix; '' if there is none."""
-        name = PurePosixPath(self.path)
+        name = PurePosixPath(without_query(self.root, self.path))
         if name.suffix.lower() in _COMPRESSIONS:
             name = name.with_suffix("")
         return printable(name.suffix[1:].lower())
 
 
+def without_query(root: str, path: str) -> str:
+    """A path whose last suffix says what the file is: of a URL without its query, which may hold a signature."""
+    return path.partition("?")[0] if is_remote(root) else path
+
+
 def compression_of(path: str) -> Compression:
-    """By the last suffix of the name, in any case."""
+    """By the last suffix of the name, in any case; see `without_query`."""
     return _COMPRESSIONS.get(PurePosixPath(path).suffix.lower(), "")
 
 
@@ -316,13 +330,19 @@ def _xz_chunks(stored: BinaryIO) -> Iterator[bytes]:
     """
     data = stored.read(_XZ_READ_BYTES)
     while data:
-        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MIB << 20)
         while not decoder.eof:
             if decoder.needs_input and not data:
                 data = stored.read(_XZ_READ_BYTES)
                 if not data:
                     raise EOFError("ended within an xz stream")
-            chunk = decoder.decompress(data, COMPRESSED_CHUNK_BYTES)
+            try:
+                chunk = decoder.decompress(data, COMPRESSED_CHUNK_BYTES)
+            except lzma.LZMAError as error:
+                if "limit" not in str(error):
+                    raise
+                detail = f"takes more than {XZ_MIB} MiB to decompress; compress it with a dictionary of 64 MiB (xz -9)"
+                raise InputError("unreadable", f"{detail} or less") from None
             data = b""
             if chunk:
                 yield chunk

@@ -23,9 +23,10 @@ from math import isfinite
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from pipelines.planning.sizes import parse_size
 from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS
 from schemas.errors import UserError
-from schemas.remote import filesystem, is_remote, repeated
+from schemas.remote import filesystem, is_remote, local_path, repeated
 from schemas.secrets import redacted
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 """Of a corpus: it becomes the first part of `source`, and a `group`."""
 
 _KEYS = ("corpus", "weight", "max_bytes", "format", "include")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 _NO_PATHS = ("stdlib", "site-packages")
 
 
@@ -108,14 +108,14 @@ def read_mix(spec: str) -> list[Entry] | None:
         return None
     try:
         entries = _entries(document, corpora, spec)
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise UserError(f"{redacted(spec)}: {error}") from None
     return sorted(entries, key=lambda entry: entry.name)
 
 
 def _read(spec: str) -> bytes:
     if not is_remote(spec):
-        return Path(spec).expanduser().read_bytes()
+        return Path(local_path(spec)).expanduser().read_bytes()
     fs, path = filesystem(spec)
     data: bytes = repeated(
         lambda: fs.cat_file(path), spec, request_seconds=REQUEST_SECONDS, deadline_seconds=DEADLINE_SECONDS
@@ -166,24 +166,18 @@ def _entry(name: str, fields: Any, spec: str) -> Entry:
 
 def _joined(mix: str, spec: str) -> str:
     """A relative path, seen from the folder of the file that names it."""
-    if is_remote(spec) or spec in _NO_PATHS or spec.startswith("~") or PurePath(spec).is_absolute():
+    if "://" in spec or spec in _NO_PATHS or spec.startswith("~") or PurePath(spec).is_absolute():
         return spec
     folder = mix.rpartition("/")[0]
     return f"{folder}/{spec}" if folder else spec
 
 
 def _size(value: Any, place: str) -> int:
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if type(value) is int:
-        size = value
-    elif match is not None:
-        number, prefix, binary = match.groups()
-        size = int(Fraction(number) * (1024 if binary else 1000) ** " kmgtp".index(prefix.lower() or " "))
-    else:
-        size = 0
-    if size < 1:
+    if type(value) is int and value > 0:
+        return value
+    if not isinstance(value, str):
         raise ValueError(f'{place}: max_bytes {value!r} is not a size; give bytes, or "100GB", "512MiB"')
-    return size
+    return parse_size(value, f"{place}: max_bytes")
 
 
 def takes(entries: Sequence[Entry], listed: Sequence[int]) -> list[int]:

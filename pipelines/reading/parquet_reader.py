@@ -1,9 +1,8 @@
 """Reads a run of row groups of a Parquet file as documents; rows of our own datasets by `dataset_reader`.
 
 Only the wanted columns are read, in batches of about 1 MiB by the footer's sizes and of 16 rows at most. What
-bounds the memory is therefore the file's pages (by most writers 1 MiB or less), 16 of its longest values, which a
-dictionary repeats for nothing, and, on remote stores, the column chunks of one row group, which are fetched
-together. Texts are taken as bytes and never decoded, so invalid UTF-8 survives.
+bounds the memory is therefore the file's pages (by most writers 1 MiB or less) and 16 of its longest values, which a
+dictionary repeats for nothing. Texts are taken as bytes and never decoded, so invalid UTF-8 survives.
 """
 
 from collections.abc import Iterator
@@ -14,7 +13,15 @@ import pyarrow.parquet as pq
 
 from pipelines.reading import dataset_reader
 from pipelines.reading.documents import Document, Reject
-from pipelines.reading.inputs import InputError, InputFile, check_expansion, check_size, input_errors, open_input
+from pipelines.reading.inputs import (
+    CHUNK_BYTES,
+    InputError,
+    InputFile,
+    check_expansion,
+    check_size,
+    input_errors,
+    open_input,
+)
 from pipelines.reading.plan import ParquetBlock
 from pipelines.reading.records import (
     ReadOptions,
@@ -35,6 +42,9 @@ no remedy: where a dictionary is followed by plain pages, Arrow copies all value
 _MAX_BATCH_INDICES = 1024
 """Rows of a batch whose only column is a dictionary by the file's schema, which Arrow gives as indices anyway."""
 
+_LEAST_AHEAD = 1 << 16
+"""Bytes that are read ahead of a small block on a store."""
+
 _BUFFER_BYTES = 1 << 18
 """Of each column's buffered reads of a local file."""
 
@@ -51,7 +61,9 @@ def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document
     try:
         if block.file.compression:
             raise InputError("unreadable", "a Parquet file that is compressed as a whole; decompress it first")
-        with input_errors(block.file.root), open_input(block.file) as stored:
+        # Reading ahead beyond the block, or past the columns that are read, would fetch a file several times.
+        ahead = min(4 * CHUNK_BYTES, max(_LEAST_AHEAD, block.input_bytes // 4))
+        with input_errors(block.file.root), open_input(block.file, block_bytes=ahead) as stored:
             check_size(stored, block.file)
             # No pre-buffering: Arrow's threads that read ahead from a Python file may outlive it, and end the process.
             file = pq.ParquetFile(stored, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
@@ -126,7 +138,6 @@ def _batches(file: Any, block: ParquetBlock, columns: list[str], options: ReadOp
     name = columns[-1]
     columns = list(dict.fromkeys([*columns, *(other for other in _other_columns(options) if other in present)]))
     only_indices = columns == [name] and pa.types.is_dictionary(file.schema_arrow.field(name).type)
-    most_rows = _MAX_BATCH_INDICES if only_indices else _MAX_BATCH_ROWS
     for group in range(block.start, block.stop):
         metadata = file.metadata.row_group(group)
         size = sum(
@@ -136,8 +147,9 @@ def _batches(file: Any, block: ParquetBlock, columns: list[str], options: ReadOp
                 chunk.path_in_schema == column or chunk.path_in_schema.startswith(f"{column}.") for column in columns
             )
         )
-        if len(columns) > 1 and block.is_dataset and not _has_dictionary(metadata, name):
-            most_rows = _MAX_BATCH_INDICES  # what our writer gives: no text is repeated
+        # Our writer repeats no text.
+        whole = len(columns) > 1 and block.is_dataset and not _has_dictionary(metadata, name)
+        most_rows = _MAX_BATCH_INDICES if only_indices or whole else _MAX_BATCH_ROWS
         rows = max(1, min(most_rows, _BATCH_BYTES * metadata.num_rows // max(1, size)))
         yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
 

@@ -174,6 +174,11 @@ class Unit:
         """Each input of the unit once, in order of first use."""
         return list({(file.corpus, file.path): file for block in self.blocks for file in block.files}.values())
 
+    @property
+    def inputs(self) -> list[list[Any]]:
+        """[source, size, version] of each of `files`, as receipts hold them: another list, and the unit is redone."""
+        return [[file.source, file.size, file.version] for file in self.files]
+
 
 def plan_units(corpus: Corpus, options: PlanOptions | None = None) -> list[Unit]:
     """The work units of a corpus: its permuted blocks, cut consecutively into parts of at most about `unit_bytes`.

@@ -35,7 +35,9 @@ from schemas.errors import UserError
 _JSON_FIELDS = ("text", "content")
 _BOM = b"\xef\xbb\xbf"
 
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""Also one that never ends, as in a line that was cut: else each escaped quote in it would be tried as another."""
+
 _VALUE_MARKS = (b",", b":", b"[", b"{")
 _BYTES_A_VALUE = 16
 _LONG_LINE = 1 << 20

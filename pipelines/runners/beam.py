@@ -7,10 +7,13 @@ that any runner lacks (no writes, tags, states, side inputs, and no grouping: Da
 thousand units).
 """
 
+import importlib
+import io
 import pickle
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import redirect_stderr, suppress
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -39,6 +42,39 @@ _pools: dict[int, tuple[LocalPool, Callable[[Unit], Outcome], list[Unit]]] = {}
 """Pools of this process by id, with their work: the local runner pickles what it runs, and a pool cannot be pickled."""
 
 
+_SERVED = frozenset({"flink", "spark", "portable"})
+"""Runners behind a job server, which has options that Beam does not know until it asks there."""
+
+
+def check(runner: str, options: list[str]) -> None:
+    """Refuse options that Beam would drop, or end the process for.
+
+    Args:
+        runner: a key of RUNNERS.
+        options: Beam's own options for it.
+
+    Raises:
+        UserError: a value that is none, or an option that nobody knows.
+    """
+    for before, word in zip(["", *options], options, strict=False):
+        if not word.startswith("--") and (not before.startswith("--") or "=" in before):
+            raise UserError(f"--beam-options: {word!r} is no option; write --name=value")
+    if runner == "dask":
+        with suppress(ModuleNotFoundError):  # told when the cluster is opened
+            importlib.import_module("apache_beam.runners.dask.dask_runner")  # which has options of its own
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            given = PipelineOptions(options)
+            known, all_given = (given.get_all_options(retain_unknown_options=kept) for kept in (False, True))
+    except SystemExit:
+        reason = said.getvalue().strip().rpartition("\n")[2].partition("error: ")[2]
+        raise UserError(f"--beam-options: {reason or 'not what Beam takes'}") from None
+    unknown = sorted(all_given.keys() - known.keys())
+    if unknown and runner not in _SERVED:
+        raise UserError(f"--beam-options: Beam has no option --{unknown[0]} for RUNNER={runner}; see its documentation")
+
+
 def run(
     work: Callable[[Unit], Outcome],
     units: list[Unit],
@@ -54,10 +90,15 @@ def run(
         runner: a key of RUNNERS.
         options: Beam's own options for it.
         pool: the processes of the local runner.
+
+    Raises:
+        UserError: options that the runner needs are not there.
     """
-    pipeline = beam.Pipeline(
-        options=PipelineOptions([f"--runner={RUNNERS[runner]}", *options], save_main_session=False)
-    )
+    given = PipelineOptions([f"--runner={RUNNERS[runner]}", *options], save_main_session=False)
+    try:
+        pipeline = beam.Pipeline(options=given)
+    except ValueError as error:  # what Beam finds missing
+        raise UserError(f"RUNNER={runner}: {' '.join(str(error).split())} See --beam-options") from None
     temporary_folders.append(pipeline.local_tempdir)
     if pool is None:
         build(pipeline, DoUnit(work, environment()), [pickle.dumps(unit) for unit in units])

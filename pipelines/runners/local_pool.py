@@ -2,9 +2,10 @@
 
 Beam's own multi-processing mode hangs when a worker is killed, and both its modes give each worker a fixed share
 of the units. So its local runner queues all units here: n threads take them in order, and each hands its unit to a
-process and waits, so that no process is idle while a unit waits. A worker that dies takes the pool with it; the
-units in flight are then run again in a new one, which is harmless, since a unit writes the same bytes however often
-it runs. A worker whose driver is gone ends itself.
+process and waits, so that no process is idle while a unit waits. A worker that dies takes the pool with it, and which
+unit was its own cannot be told; so those in flight are run again in a new pool, each alone, and only a death then is
+counted against a unit. That is harmless, since a unit writes the same bytes however often it runs. A worker whose
+driver is gone ends itself.
 """
 
 import multiprocessing
@@ -12,9 +13,10 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 from pipelines.reading.plan import Unit
 from pipelines.runners.place import Place
@@ -22,7 +24,7 @@ from pipelines.shard import Outcome
 from schemas.errors import UserError
 
 ATTEMPTS = 4
-"""Runs of a unit before its workers' deaths are taken to be its own fault (out of memory, say)."""
+"""Runs of a unit, here alone, before its workers' deaths are taken to be its own fault (out of memory, say)."""
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 """Processes are the parallelism: libraries with threads of their own would fight over the cores."""
@@ -38,7 +40,9 @@ class LocalPool(Place):
     def __init__(self, workers: int) -> None:
         use_one_thread()
         self._workers = workers
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()  # of what follows
+        self._running = 0
+        self._wants_alone = 0
         self._executor = self._start()
         # Ctrl-C reaches the whole process group, and the driver decides what it means: workers are started from
         # these threads and inherit their mask.
@@ -54,22 +58,60 @@ class LocalPool(Place):
         return self._threads.submit(self._run, work, unit)
 
     def _run(self, work: Callable[[Unit], Outcome], unit: Unit) -> None:
+        with self._beside_others():
+            ended = self._ended(work, unit)
         for _ in range(ATTEMPTS):
-            if self.failure is not None:
+            if ended:
                 return
-            executor = self._executor
-            try:
-                executor.submit(work, unit).result()
-                return
-            except BrokenProcessPool:
-                self._replace(executor)
-            except Exception as error:  # noqa: BLE001 - raised in the main thread
-                self.failure = self.failure or error
-                return
-        self.failure = self.failure or UserError(
-            f"unit {unit.index}: worker processes died {ATTEMPTS} times while it ran (out of memory, or killed?); "
-            "use fewer WORKERS or smaller --unit-bytes, and run the same command again: finished units are kept"
-        )
+            with self._alone():
+                ended = self._ended(work, unit)
+        if not ended:
+            self.failure = self.failure or UserError(
+                f"unit {unit.index}: worker processes died {ATTEMPTS} times while it ran alone (out of memory, or "
+                "killed?); use smaller --unit-bytes, and run the same command again: finished units are kept"
+            )
+
+    def _ended(self, work: Callable[[Unit], Outcome], unit: Unit) -> bool:
+        """Run a unit, unless another failed; False: a worker died."""
+        if self.failure is not None:
+            return True
+        executor = self._executor
+        try:
+            executor.submit(work, unit).result()
+        except BrokenProcessPool:
+            self._replace(executor)
+            return False
+        except Exception as error:  # noqa: BLE001 - raised in the main thread
+            self.failure = self.failure or error
+        return True
+
+    @contextmanager
+    def _beside_others(self) -> Iterator[None]:
+        """A turn that waits for those who want to be alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._wants_alone)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A turn in which no other unit runs."""
+        with self._changed:
+            self._wants_alone += 1
+            self._changed.wait_for(lambda: not self._running)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._wants_alone -= 1
+                self._changed.notify_all()
 
     def kill(self) -> None:
         """End all workers now, for good; what they had not committed is lost and will be redone."""
@@ -87,7 +129,7 @@ class LocalPool(Place):
         return ProcessPoolExecutor(self._workers, mp_context=context, initializer=end_with_driver)
 
     def _replace(self, broken: ProcessPoolExecutor) -> None:
-        with self._lock:
+        with self._changed:
             if self._executor is broken and self.failure is None:
                 broken.shutdown(wait=False, cancel_futures=True)
                 self._executor = self._start()

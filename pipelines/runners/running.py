@@ -23,11 +23,9 @@ from pipelines.runners.local_pool import LocalPool
 from pipelines.runners.place import Place
 from pipelines.shard import Outcome
 from pipelines.storage import Folder
+from schemas.command_line import INTERRUPTED
 from schemas.errors import UserError
 from schemas.secrets import redacted
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells expect it."""
 
 Work = Callable[[Unit], Outcome]
 """What is done for each unit: picklable, harmless to repeat, and committed to storage when it returns."""
@@ -44,9 +42,13 @@ class RunnerOptions:
     Attributes:
         runner: direct and dask run on this machine; the others, and portable for any Beam job server, take their own
             options by --beam-options (docs/runners.md).
-        workers: processes of direct, and of dask without --scheduler; default all cores.
+        workers: processes of direct, and of dask without --scheduler; default all cores that this process may use.
         scheduler: address of a running Dask scheduler, tcp://host:8786; default: processes on this machine.
-        beam_options: passed to the runner as they are, one string: --beam-options="--region=x --project=y".
+        beam_options: passed to the runner as they are, one string: --beam-options="--region=x --project=y"; direct
+            takes none.
+
+    Raises:
+        UserError: what does not fit together.
     """
 
     runner: Literal["direct", "dask", "flink", "spark", "dataflow", "portable"] = "direct"
@@ -57,10 +59,27 @@ class RunnerOptions:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise UserError(f"WORKERS={self.workers}: give 1 or more")
+        if self.workers is not None and (self.runner not in ("direct", "dask") or self.scheduler is not None):
+            cluster = f"RUNNER={self.runner}" if self.scheduler is None else f"--scheduler {self.scheduler}"
+            raise UserError(f"WORKERS={self.workers}: the workers of {cluster} are started there; leave it out")
         if self.scheduler is not None and self.runner != "dask":
             raise UserError(f"--scheduler {self.scheduler}: RUNNER={self.runner} has none; give RUNNER=dask")
+        if self.beam_arguments and self.runner == "direct":
+            raise UserError(f"--beam-options {self.beam_options}: RUNNER=direct takes none; leave it out")
         if self.runner == "portable" and "--job_endpoint" not in self.beam_options:
             raise UserError('RUNNER=portable: give the job server, --beam-options="--job_endpoint=host:8099 ..."')
+
+    @property
+    def beam_arguments(self) -> list[str]:
+        """`beam_options` as a shell splits them.
+
+        Raises:
+            UserError: an open quote.
+        """
+        try:
+            return shlex.split(self.beam_options)
+        except ValueError as error:
+            raise UserError(f"--beam-options {self.beam_options}: {error}; see its quotes") from None
 
 
 def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressReport, options: RunnerOptions) -> None:
@@ -79,13 +98,16 @@ def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressRepo
     logging.getLogger().setLevel(logging.ERROR)  # Beam warns of optional clients that nobody here asked for
     from pipelines.runners import beam  # takes seconds to import, which bad options should not cost
 
+    beam.check(options.runner, options.beam_arguments)
     place = Place()
     failures: list[Exception] = []
 
     def run() -> None:
         try:
-            arguments = [*place.options(len(units)), *shlex.split(options.beam_options)]
+            arguments = [*place.options(len(units)), *options.beam_arguments]
             beam.run(work, units, options.runner, arguments, place if isinstance(place, LocalPool) else None)
+        except SystemExit:  # of Beam's parser, at options of the runner that only its server knows
+            failures.append(UserError(f"RUNNER={options.runner} does not take these options: {options.beam_options}"))
         except Exception as error:  # noqa: BLE001 - carried to the main thread
             failures.append(error)
 
@@ -112,14 +134,15 @@ def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressRepo
         )
         sys.stderr.flush()
         os._exit(INTERRUPTED)  # Beam's threads wait for units that will not end
-    except Exception:
+    except Exception as error:  # noqa: BLE001 - told in one line
         progress.close()
+        log = place.logs()
         place.kill()
-        raise
+        _raise_plainly(out, place.explained(error), log, f"RUNNER={options.runner} failed")
     progress.close()
     place.close()
     if place.failure is not None or failures:
-        _raise_plainly(out, place.explained(place.failure or failures[0]), log)
+        _raise_plainly(out, place.explained(place.failure or failures[0]), log, "a unit failed")
     listed = {name for sub in {Path(name).parent for name in progress.names} for name in out.sizes(str(sub))}
     missing = sum(not out.exists(name) for name in set(progress.names) - listed)  # a listing may lag
     if missing:
@@ -130,7 +153,7 @@ def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressRepo
 
 
 def _open(options: RunnerOptions, units: int) -> Place:
-    workers = min(options.workers or os.cpu_count() or 1, units)
+    workers = min(options.workers or len(os.sched_getaffinity(0)), units)
     if options.runner == "direct":
         return LocalPool(workers)
     if options.runner != "dask":
@@ -142,7 +165,7 @@ def _open(options: RunnerOptions, units: int) -> Place:
     return DaskCluster(workers, options.scheduler)
 
 
-def _raise_plainly(out: Folder, error: Exception, log: str) -> NoReturn:
+def _raise_plainly(out: Folder, error: Exception, log: str, what: str) -> NoReturn:
     """A user's error as it is; any other in one line. Its trace and what workers logged go to a file."""
     told = _REMOTE_USER_ERROR.search(str(error))
     trace = log if isinstance(error, UserError) else "".join(traceback.format_exception(error)) + log
@@ -155,14 +178,14 @@ def _raise_plainly(out: Folder, error: Exception, log: str) -> NoReturn:
         raise UserError(redacted(told[1])) from error
     reason = " ".join(redacted(f"{type(error).__name__}: {error}").split())[:300]
     raise UserError(
-        f"a unit failed: {reason}; finished units are kept; the trace is in {redacted(out.locate(commit.ERROR_LOG))}; "
+        f"{what}: {reason}; finished units are kept; the trace is in {redacted(out.locate(commit.ERROR_LOG))}; "
         "run the same command again once the cause is gone"
     ) from error
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM, and SIGHUP when the terminal closes, end the job as Ctrl-C does."""
+    """SIGTERM, and SIGHUP when the terminal closes, end the job as Ctrl-C does, unless they are ignored (`nohup`)."""
 
     def interrupt(signum: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -170,7 +193,8 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = (number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN)
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:

@@ -19,7 +19,9 @@ from pipelines.storage import Folder
 from schemas.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-_POOL_PORT = 20_000 + os.getpid() % 20_000
+_POOL_PORT = 20_000 + os.getpid() % 12_000
+"""Below the ports that Linux gives to whoever asks for any."""
+
 RUNNERS = ["direct-1", "direct-2", "dask", "dask-scheduler", "portable"]
 
 

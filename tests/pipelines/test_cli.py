@@ -11,6 +11,7 @@ import pytest
 
 from pipelines import cli
 from schemas import command_line
+from schemas.errors import UserError
 
 MakeDataset = Callable[..., Path]
 
@@ -65,6 +66,17 @@ def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr("pipelines.sql.sql", interrupted)
     assert cli.run(["sql"]) == command_line.INTERRUPTED
     assert capsys.readouterr().err == "sql: interrupted\n"
+
+
+def test_control_characters_in_a_message_are_shown_as_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(options: Any) -> None:
+        raise UserError("a\x1b[2Jb\x07\x9b.txt: bad\nsecond line")
+
+    monkeypatch.setattr("pipelines.sql.sql", fails)
+    assert cli.run(["sql"]) == command_line.FAILED
+    assert capsys.readouterr().err == "sql: a\\x1b[2Jb\\x07\\x9b.txt: bad\nsecond line\n"
 
 
 def test_a_reader_that_has_gone_leaves_no_trace(make_dataset: MakeDataset) -> None:

@@ -1,28 +1,38 @@
-"""Exact duplicates over the whole corpus: the first in (source, record) order stays, whatever happens on the way."""
+"""Exact duplicates over the whole corpus: the first by (source, record) stays, whatever happens on the way."""
 
 import json
+import os
 import random
+import signal
+import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from selecting import job_of, make, run_each
 
-from pipelines import dedupe
-from pipelines.dedupe import drop_duplicates, identify
+from pipelines import cli, dedupe, storage
+from pipelines.dedupe import drop_duplicates, identify, receipt_name
+from pipelines.drop_list import DropList
+from pipelines.job import Job
 from pipelines.reading.corpus import list_corpus
 from pipelines.reading.filters import Filters
 from pipelines.reading.plan import PlanOptions, Unit, plan_units
 from pipelines.reading.records import ReadOptions
-from pipelines.selection import selected
+from pipelines.selection import Skipped, selected
 from pipelines.shard import Outcome
+from pipelines.storage import AT_ONCE, Folder
+from pipelines.temporary import process_folder
 from schemas.draws import document_id
 from schemas.errors import UserError
 from schemas.manifest import Receipt
@@ -129,6 +139,7 @@ def test_a_job_that_stops_anywhere_goes_on_to_the_same_bytes(tmp_path: Path) -> 
             drop_duplicates(job, units, stop_after(count))
     (out / "meta/tmp/dedupe-left").mkdir(parents=True)
     (out / "meta/tmp/dedupe-left/ids.duckdb").write_bytes(b"half")
+    job.out.sweep()
     drop_duplicates(job, units, stop_after(len(units)))
     assert done == {False: len(units), True: 2 + 5}
     make(corpus, out, distinct=True)
@@ -188,12 +199,12 @@ def test_more_ids_than_memory_are_put_in_order_on_disk(tmp_path: Path, monkeypat
     def digest(number: int) -> bytes:
         return document_id(number.to_bytes(4, "big"))
 
-    def ids(unit: Unit) -> list[tuple[bytes, str, int]]:
+    def ids(unit: Unit) -> list[tuple[bytes, str, int, int]]:
         name = f"{3 - unit.index}-" + "a-long-name-of-a-folder/" * 3  # the last unit's come first
         numbers = range(count, 2 * count) if unit.index == 1 else range(count)
         if unit.index == 3:
-            return [(digest(0), name, number) for number in range(100_000)]
-        return [(digest(number), f"{name}{number % 999}", number) for number in numbers]
+            return [(digest(0), name, number, number) for number in range(100_000)]
+        return [(digest(number), f"{name}{number % 999}", number, number) for number in numbers]
 
     monkeypatch.setattr(
         dedupe,
@@ -234,3 +245,174 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(dedupe, "_find", fail)
     with pytest.raises(UserError, match=r"--dedupe: DuckDB in .*No space left on device; make room"):
         drop_duplicates(job, units, partial(run_each))
+
+
+def on_a_store(corpus: Path, unit_bytes: int = 20_000) -> tuple[Job, list[Unit]]:
+    job = replace(job_of(Path("x"), dedupe=True), out=Folder(f"memory://{uuid.uuid4().hex}/out"))
+    return job, plan_units(list_corpus(str(corpus)), PlanOptions(unit_bytes=unit_bytes))
+
+
+def test_on_a_store_few_files_are_held_at_once_and_none_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", random_texts(6, files=50))
+    job, units = on_a_store(corpus, 1000)
+    assert len(units) > 2 * AT_ONCE
+    held: list[int] = []
+    folders: set[Path] = set()
+    fetched = dedupe._fetched
+
+    def counted(job: Job, folder: Path, unit: Unit) -> Path:
+        path = fetched(job, folder, unit)
+        held.append(len(list(folder.glob("*.copy"))))
+        folders.add(folder)
+        return path
+
+    monkeypatch.setattr(dedupe, "_fetched", counted)
+    listed = drop_duplicates(job, units, run_each)
+    assert len(held) == len(units)
+    assert max(held) <= AT_ONCE + 1
+    (folder,) = folders
+    assert folder.parent == process_folder()  # which the next process deletes if this one is killed
+    assert not folder.exists()
+    here = drop_duplicates(job_of(tmp_path / "here", dedupe=True), units, run_each)
+    assert [unit.drops for unit in listed] == [unit.drops for unit in here]
+    assert any(unit.drops for unit in listed)
+
+
+@pytest.mark.parametrize("place", [4, "middle", -20, -1])
+def test_ids_that_are_damaged_before_they_are_read_again_are_named(tmp_path: Path, place: int | str) -> None:
+    corpus = write_corpus(tmp_path / "corpus", random_texts(7, files=3))
+    job, units = job_of(tmp_path / "out", dedupe=True), plan_units(list_corpus(str(corpus)))
+    path = tmp_path / "out" / dedupe._ids_name(job, units[0])
+
+    def run(work: Callable[[Unit], Outcome], units: list[Unit], names: list[str]) -> None:
+        run_each(work, units, names)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2 if isinstance(place, str) else place] ^= 1
+        path.write_bytes(data)
+
+    with pytest.raises(UserError, match=rf"{path.name}: damaged, .*run the same command again") as caught:
+        drop_duplicates(job, units, run)
+    assert "\n" not in str(caught.value)
+    assert [bool(unit.drops) for unit in drop_duplicates(job, units, run_each)] == [True] * len(units)
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_ids_that_are_gone_are_named(tmp_path: Path, kind: str) -> None:
+    corpus = write_corpus(tmp_path / "corpus", random_texts(7, files=3))
+    job, units = job_of(tmp_path / "out", dedupe=True), plan_units(list_corpus(str(corpus)))
+
+    def run(work: Callable[[Unit], Outcome], units: list[Unit], names: list[str]) -> None:
+        run_each(work, units, names)
+        (tmp_path / "out" / dedupe._ids_name(job, units[0])).with_suffix(f".{kind}").unlink()
+
+    with pytest.raises(UserError, match=r"ids-part-00000.*\.parquet: missing, .*run the same command again"):
+        drop_duplicates(job, units, run)
+
+
+def test_what_a_store_gives_back_damaged_once_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = write_corpus(tmp_path / "corpus", random_texts(8, files=3))
+    job, units = on_a_store(corpus)
+    run_each(partial(identify, job), units, [receipt_name(job, unit) for unit in units])
+    seen: set[str] = set()
+    read, download = Folder._read, storage.download
+
+    def once(name: str) -> bool:
+        first = name not in seen
+        seen.add(name)
+        return first
+
+    def damaged_read(folder: Folder, name: str) -> bytes:
+        data = read(folder, name)
+        return data[:-1] + b"x" if name.endswith(".parquet") and once(name) else data
+
+    def damaged_copy(remote: Any, path: Path) -> None:
+        download(remote, path)
+        if once(str(path)):  # that of both tries
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+    monkeypatch.setattr(Folder, "_read", damaged_read)
+    monkeypatch.setattr(storage, "download", damaged_copy)
+    listed = drop_duplicates(job, units, lambda *_: None)
+    dropped = [sum(item == Skipped("duplicate") for item in selected(job, unit)) for unit in listed]
+    assert sum(dropped) > 10
+    assert len(seen) > len(units)
+
+
+def test_a_receipt_that_holds_no_longer_is_not_taken_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", random_texts(9, files=2))
+    job, (unit, *_) = job_of(tmp_path / "out", dedupe=True), plan_units(list_corpus(str(corpus)))
+    identify(job, unit)
+    (tmp_path / "out" / dedupe._ids_name(job, unit)).unlink()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("worker died")
+
+    monkeypatch.setattr(dedupe, "_write_ids", fail)
+    with pytest.raises(RuntimeError, match="worker died"):
+        identify(job, unit)
+    assert not job.out.exists(receipt_name(job, unit))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_duckdb_works_is_one_line_and_status_130(
+    number: signal.Signals,
+    tmp_path: Path,
+    in_this_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", random_texts(10, files=2))
+
+    def long(connection: duckdb.DuckDBPyConnection, memory_bytes: int) -> None:
+        threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
+        connection.execute("select count(*) from range(100000000) a where hash(a.range) % 7 = 3").fetchall()
+
+    monkeypatch.setattr(dedupe, "_find", long)
+    given = ["--corpus", str(corpus), "--out", str(tmp_path / "out"), "--proxy", "identity", "--dedupe", "--quiet"]
+    assert cli.run(["preprocess", *given, "--workers", "1"]) == 130
+    assert capsys.readouterr().err == "preprocess: interrupted\n"
+    assert not list((tmp_path / "out/meta/tmp").iterdir())
+
+
+def test_an_error_of_duckdb_that_is_no_signal_is_not_taken_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", random_texts(10, files=1))
+    job, units = job_of(tmp_path / "out", dedupe=True), plan_units(list_corpus(str(corpus)))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(dedupe, "_find", fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        drop_duplicates(job, units, run_each)
+
+
+def test_old_lists_of_a_store_are_deleted_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = write_corpus(tmp_path / "corpus", random_texts(11, files=1))
+    job, units = on_a_store(corpus)
+    old = [f"{dedupe.FOLDER}/drop-{index:05d}-of-00016-{index:016x}.parquet" for index in range(AT_ONCE)]
+    for name in old:
+        job.out.write(name, b"old")
+    together = threading.Barrier(2, timeout=20)
+    remove = Folder.remove
+
+    def removed(folder: Folder, name: str) -> None:
+        if name in old:
+            together.wait()
+        remove(folder, name)
+
+    monkeypatch.setattr(Folder, "remove", removed)
+    drop_duplicates(job, units, run_each)
+    assert not set(old) & set(job.out.sizes(dedupe.FOLDER))
+
+
+@given(st.sets(st.integers(0, 2**64 - 1), max_size=30), st.integers(0, 2**64 - 1))
+def test_a_list_knows_its_ordinals(ordinals: set[int], other: int) -> None:
+    drops = DropList(np.array(sorted(ordinals), np.uint64))
+    assert all(ordinal in drops for ordinal in ordinals)
+    assert (other in drops) == (other in ordinals)

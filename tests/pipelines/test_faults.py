@@ -1,5 +1,6 @@
 """A store with bad minutes: jobs end with the bytes they would have anyway, and what is permanent is one line."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import faulty
 import fsspec
 import pytest
 
+from pipelines import proxies
 from pipelines.dataset import open_dataset
 from pipelines.manifest import rebuild_manifest
 from pipelines.preprocess import PreprocessOptions, preprocess
@@ -27,8 +29,9 @@ from pipelines.reading.records import ReadOptions
 from pipelines.remote_file import RemoteFile
 from pipelines.runners.running import RunnerOptions
 from pipelines.storage import Folder
+from pipelines.verify import VerifyOptions, verify
 from schemas.errors import UserError
-from schemas.remote import filesystem, retries_made
+from schemas.remote import StoreError, filesystem, retries_made
 
 SEALED = r"/receipts/|/meta/dataset\.json|/meta/proxy/|/part-"
 """Files of a dataset whose digest is known to who reads them."""
@@ -47,10 +50,9 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, no_pauses: None) -> None:
     """Deadlines that a test can wait for."""
-    monkeypatch.setattr("pipelines.remote_file.REQUEST_SECONDS", 1.0)
-    monkeypatch.setattr("pipelines.remote_file.DEADLINE_SECONDS", 2.0)
-    monkeypatch.setattr("pipelines.storage.REQUEST_SECONDS", 1.0)
-    monkeypatch.setattr("pipelines.storage.DEADLINE_SECONDS", 2.0)
+    for module in ("remote_file", "storage", "proxies"):
+        monkeypatch.setattr(f"pipelines.{module}.REQUEST_SECONDS", 1.0)
+        monkeypatch.setattr(f"pipelines.{module}.DEADLINE_SECONDS", 2.0)
 
 
 @pytest.fixture
@@ -127,6 +129,7 @@ def test_every_command_works_through_faults_in_workers_too(
     assert shards_of(tmp_path / "faulty") == shards_of(tmp_path / "plain")
     retries = [json.loads(path.read_bytes())["retries"] for path in (tmp_path / "faulty/receipts").iterdir()]
     assert len(retries) == len(plain.shards)
+    assert sum(retries) > 0
     (tmp_path / "faulty/manifest.json").unlink()
     run("manifest", "--data", out)
     run("verify", "--data", out)
@@ -259,6 +262,43 @@ def test_a_store_that_is_down_is_one_line_and_the_cure_goes_on(
     assert preprocess(options).totals.documents
 
 
+@pytest.mark.parametrize(
+    "store",
+    [{"rates": {"error": 1.0}, "where": where} for where in (r"part-[^/]*$", "/rejects/", "/receipts/", "/proxy/")],
+    indirect=True,
+)
+@pytest.mark.usefixtures("quick", "store")
+def test_a_store_that_is_down_is_no_damage(make_dataset: Callable[..., Path]) -> None:
+    with pytest.raises(StoreError, match=r"no answer within 2 s of trying \(OSError: .*503"):
+        verify(VerifyOptions(data=url(make_dataset("bpe")), workers=1))
+
+
+@pytest.mark.parametrize("store", [{}], indirect=True)
+@pytest.mark.usefixtures("quick", "store")
+def test_no_room_in_tmpdir_is_no_damage(make_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pipelines.storage.download", full)
+    with pytest.raises(StoreError, match=r"\(TMPDIR\): no space left on the device"):
+        verify(VerifyOptions(data=url(make_dataset("bpe")), workers=1, decode=False))
+
+
+@pytest.mark.parametrize("store", [{"rates": {"error": 1.0}, "where": "tokenizer"}], indirect=True)
+@pytest.mark.usefixtures("quick")
+def test_a_proxy_on_a_store_that_is_down_is_asked_for_once(
+    store: faulty.Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[str] = []
+    copied = proxies.local_copy
+    monkeypatch.setattr(proxies, "local_copy", lambda place: copies.append(place) or copied(place))
+    (tmp_path / "tokenizer.json").write_bytes(b"{}")
+    with pytest.raises(StoreError, match="no answer within 2 s"):
+        proxies.load(f"bpe:{url(tmp_path)}/tokenizer.json")
+    assert len(copies) == 1
+    assert faulty.met(store)["error"] > 1
+
+
 @pytest.mark.usefixtures("in_this_process")
 def test_credentials_in_an_unexpected_error_reach_neither_message_nor_log(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -314,7 +354,6 @@ def test_a_killed_process_leaves_nothing_for_long(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("store", [{}], indirect=True)
 @pytest.mark.usefixtures("store")
 def test_copies_of_a_remote_proxy_do_not_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import proxies
     from pipelines.temporary import process_folder
 
     shutil.copy(Path(__file__).parent.parent / "data" / "tokenizer.json", tmp_path)

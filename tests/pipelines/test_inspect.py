@@ -189,3 +189,16 @@ def test_a_damaged_shard_is_one_line(make_dataset: MakeDataset, copy_of: CopyOf)
 )
 def test_nothing_in_a_text_can_act_on_the_terminal(raw: bytes, expected: str) -> None:
     assert visible(raw) == expected
+
+
+def test_nothing_in_a_name_can_act_on_the_terminal(
+    make_dataset: MakeDataset, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = inspect._read
+
+    def named(*arguments: Any) -> dict[str, Any]:
+        return {**read(*arguments), "source": "a\x1b]0;title\x07\u202eb.py", "group": "\x9b31m"}
+
+    monkeypatch.setattr(inspect, "_read", named)
+    out = shown(make_dataset("neural"))
+    assert "source    a\\x1b]0;title\\x07\\u202eb.py, record 0, group '\\x9b31m'" in out

@@ -66,8 +66,9 @@ def brackets(corpus: Path) -> None:
 
 
 def tiny_lines(corpus: Path) -> None:
+    """So many that a run without an end, which holds each as an object, takes twice the bound."""
     with gzip.open(corpus / "tiny.jsonl.gz", "wb", compresslevel=1) as file:
-        for start in range(0, 100_000, 10_000):
+        for start in range(0, 400_000, 10_000):
             file.write(b"".join(b'{"text": "n%d"}\n' % n for n in range(start, start + 10_000)))
 
 
@@ -107,6 +108,7 @@ def values(corpus: Path) -> None:
 def test_peak_memory_follows_from_the_options(
     make: Callable[[Path], None], proxy: str, folder: Path, tmp_path: Path
 ) -> None:
+    idle = idle_mb(proxy, folder)  # first: on a machine that has never run it, this compiles the encoder
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     make(corpus)
@@ -115,7 +117,7 @@ def test_peak_memory_follows_from_the_options(
     )
     peak = peak_of(str(corpus), URIS[proxy], tmp_path / "out", read=read, unit_bytes=UNIT)
     assert peak.rows >= (1 if make is brackets else 2)
-    assert peak.megabytes - idle_mb(proxy, folder) < BOUND_MB
+    assert peak.megabytes - idle < BOUND_MB
 
 
 @pytest.mark.slow

@@ -201,7 +201,7 @@ def test_a_toml_file_without_corpora_is_a_document(tmp_path: Path) -> None:
         ('[corpora.a]\ncorpus = "a"\nwieght = 2\n', "unknown key 'wieght'"),
         ('[corpora.a]\ncorpus = "a"\nweight = 0\n', "weight 0 is not a positive number"),
         ('[corpora.a]\ncorpus = "a"\nweight = true\n', "weight True is not a positive number"),
-        ('[corpora.a]\ncorpus = "a"\nmax_bytes = "much"\n', "max_bytes 'much' is not a size"),
+        ('[corpora.a]\ncorpus = "a"\nmax_bytes = "much"\n', "[corpora.a]: max_bytes 'much': not a size"),
         ('[corpora.a]\ncorpus = "a"\ninclude = 3\n', "include is a list"),
         ('[corpora.a]\ncorpus = "a"\nweight = 1\n[corpora.b]\ncorpus = "b"\n', "'a' has a weight and 'b' has none"),
         ('[corpora.a]\ncorpus = "b.toml"\n', "a mix holds no other mix"),
@@ -229,3 +229,13 @@ def test_a_corpus_without_bytes_can_have_no_share(tmp_path: Path) -> None:
     text = '[corpora.a]\ncorpus = "empty.txt"\nweight = 1\n[corpora.b]\ncorpus = "full.txt"\nweight = 1\n'
     with pytest.raises(UserError, match="corpus 'a': has no bytes"):
         list_corpus(mix_file(tmp_path, text))
+
+
+def test_a_mix_and_its_corpora_may_be_named_by_file_urls(tmp_path: Path) -> None:
+    write_corpora(tmp_path)
+    text = f'[corpora.code]\ncorpus = "file://{tmp_path}/code"\n[corpora.prose]\ncorpus = "prose"\n'
+    named = mix_file(tmp_path, text)
+    by_url, by_path = list_corpus(f"file://{named}"), list_corpus(named)
+    assert [part.name for part in by_url.parts] == ["code", "prose"]
+    assert by_url.inputs == by_path.inputs
+    assert len(by_url.inputs) == 40 + 21

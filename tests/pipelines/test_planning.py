@@ -2,23 +2,26 @@
 
 import json
 import math
+import shlex
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from job_runners import ROOT
 
 from pipelines import cli, commit
 from pipelines.planning import plan_job
 from pipelines.planning.plan_job import PlanJobOptions, advise, groups_of_unit
-from pipelines.planning.rates import RATES, measure, rates_from
+from pipelines.planning.rates import RATES, measure, rates_from, rates_of
 from pipelines.planning.simulate import Troubles, simulate
 from pipelines.planning.sizes import parse_size, show_size
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
 from pipelines.reading.corpus import list_corpus
-from pipelines.reading.plan import MIB
+from pipelines.reading.plan import MIB, plan_units
 from pipelines.reading.records import ReadOptions
 from pipelines.runners.running import RunnerOptions
 from pipelines.storage import Folder
@@ -67,8 +70,14 @@ def test_a_plan_by_hand() -> None:
     assert plan.wall_seconds == pytest.approx(math.ceil(units / 100) * hours * 3600 / units)
     assert plan.memory == 60_000_000_000
     assert plan.storage["shards"] == round(10**12 * RATES["neural"].stored_per_raw)
-    assert plan.requests["put"] == 3 * units
-    assert plan.requests["get"] == 4 * units + 3 * math.ceil(10**12 / MIB)
+    blocks = math.ceil(10**12 / MIB)
+    assert plan.requests == {
+        "put": 3 * units,
+        "head": pytest.approx(7 * units + blocks, rel=0.01),
+        "list": units,
+        "delete": units,
+        "get": 3 * units + blocks,
+    }
     assert plan.core_hours_by_proxy["bpe"] > plan.core_hours_by_proxy["neural"]
     assert plan.simulated is not None
     assert plan.simulated.makespan >= plan.simulated.ideal
@@ -158,6 +167,15 @@ def test_the_advised_size_keeps_the_tail_and_twice_it_does_not() -> None:
         ("plan --corpus-bytes 1TB --workers 0", "plan: --workers 0: give 1 to"),
         ("plan --corpus-bytes 1TB --workers 9 --slow-share 7", "plan: --slow-share 7"),
         ("plan --corpus-bytes 1PB --workers 9 --unit-bytes 1MB", "too many to simulate"),
+        ("plan --corpus-bytes 1TB --workers 9 --failures-per-hour 9e9", "--failures-per-hour 9e+09: a unit of"),
+        ("plan --corpus-bytes 1TB --bits 12", "plan: PROXY=neural with bits=12: no measured rate; measure it"),
+        ("plan --corpus-bytes 1TB --segmentation lm", "PROXY=neural with segmentation=lm: no measured rate"),
+        ("plan --corpus-bytes 1TB --windows packed --fuzz tail", "with windows=packed, fuzz=tail: no measured rate"),
+        ("plan --corpus-bytes 1TB --coder range --bits 14", "PROXY=neural with bits=14: no measured rate"),
+        ("plan --corpus-bytes 1TB --proxy bpe --vocab-size 999", "PROXY=bpe with vocab_size=999: no measured rate"),
+        ("plan --corpus-bytes 1TB --format jsonl", "plan: --format and --include say what is read of a corpus"),
+        ("plan --corpus-bytes 1TB --include *.py", "plan: --format and --include say what is read of a corpus"),
+        ("plan --corpus-bytes 1TB --field body", "plan: options of reading hold for --measure alone"),
     ],
 )
 def test_bad_options_are_one_line(arguments: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,3 +198,62 @@ def test_the_command_prints_lines_and_json(capsys: pytest.CaptureFixture[str]) -
     made: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert made["units"] == math.ceil(10**11 / (64 * MIB))
     assert made["simulated"] is None
+
+
+def test_the_table_is_taken_for_the_forms_that_it_has() -> None:
+    for proxy, name in (
+        (ProxyOptions(), "neural"),
+        (ProxyOptions(coder="range"), "neural-range"),
+        (ProxyOptions(proxy="bpe"), "bpe"),
+        (ProxyOptions(proxy="gzip", bits=12), "gzip"),  # of the neural proxy, which this is not
+    ):
+        assert rates_of(proxy) == RATES[name]
+
+
+@pytest.fixture(scope="module")
+def two_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Texts, and lines whose text is in a field of an own name, in files of another suffix."""
+    folder = tmp_path_factory.mktemp("two-kinds")
+    for n in range(40):
+        (folder / f"{n}.txt").write_text(f"text {n} " * 1000)
+    for n in range(4):
+        (folder / f"{n}.lines").write_text("".join(json.dumps({"body": f"line {k} " * 200}) + "\n" for k in range(99)))
+    return folder
+
+
+def test_a_plan_of_a_corpus_reads_what_preprocess_would(two_kinds: Path) -> None:
+    texts = sum(path.stat().st_size for path in two_kinds.glob("*.txt"))
+    lines = sum(path.stat().st_size for path in two_kinds.glob("*.lines"))
+
+    def plan(**options: Any) -> plan_job.JobPlan:
+        return plan_job.plan_job(PlanJobOptions(corpus=str(two_kinds), proxy=ProxyOptions(proxy="identity"), **options))
+
+    assert plan().corpus_bytes == texts + lines
+    assert plan(include=("*.txt",)).corpus_bytes == texts
+    read = {"include": ("*.lines",), "format": "jsonl", "measure": True}
+    measured = plan(**read, read=ReadOptions(field="body"))
+    assert measured.corpus_bytes == lines
+    assert measured.raw_bytes < lines, "of the field, not of the lines"
+    with pytest.raises(UserError, match="no text in a sample"):
+        plan(**read, read=ReadOptions(field="nothing"))
+
+
+def test_of_a_mix_what_is_taken_is_planned(two_kinds: Path, tmp_path: Path) -> None:
+    mix = tmp_path / "mix.toml"
+    mix.write_text(
+        f'[corpora.a]\ncorpus = "{two_kinds}"\ninclude = ["*.txt"]\nweight = 1\nmax_bytes = "100kB"\n'
+        f'[corpora.b]\ncorpus = "{two_kinds}"\ninclude = ["*.lines"]\nweight = 1\nmax_bytes = "50kB"\n'
+    )
+    corpus = list_corpus(str(mix))
+    plan = plan_job.plan_job(PlanJobOptions(corpus=str(mix)))
+    assert plan.corpus_bytes == corpus.taken_bytes < corpus.listed_bytes / 2
+    assert plan.units == len(plan_units(corpus))
+    assert plan.requests["head"] == 7 * plan.units + sum(len(unit.files) for unit in plan_units(corpus))
+
+
+def test_make_plan_passes_the_proxys_options_on() -> None:
+    given = ["CORPUS_BYTES=3TB", "PROXY=neural", "CODER=range", "BITS=14", "SEGMENTATION=lm", "WORKERS=9"]
+    made = subprocess.run(["make", "-n", "plan", *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = shlex.split(made.stdout.splitlines()[-1])
+    options = "plan --corpus-bytes 3TB --proxy neural --coder range --bits 14 --segmentation lm --workers 9"
+    assert command[-len(options.split()) :] == options.split()

@@ -433,3 +433,19 @@ def test_our_own_dataset_is_a_corpus(corpus: Path, reference: Path, tmp_path: Pa
     manifest = run_job(reference, tmp_path / "out", proxy=ProxyOptions(proxy="identity"))
     first = Manifest.from_bytes((reference / "manifest.json").read_bytes(), "manifest")
     assert (manifest.totals.rows, manifest.totals.raw_bytes) == (first.totals.rows, first.totals.raw_bytes)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_row_groups_of_a_shard_with_many_grow(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer keeps something of each group until its end, and a compressed file may be a shard of any length."""
+    monkeypatch.setattr("pipelines.rows.GROUPS_OF_A_SIZE", 3)
+    monkeypatch.setattr("pipelines.rows.MAX_GROWN_BYTES", 8192)
+    out = tmp_path / "out"
+    manifest = run_job(corpus, out, row_group_bytes=1024)
+    shard = max(manifest.shards, key=lambda entry: entry.row_groups)
+    receipt = Receipt.from_bytes((out / f"receipts/{Path(shard.name).stem}.json").read_bytes(), "")
+    assert len(receipt.row_groups) > 9
+    for index, group in enumerate(receipt.row_groups):
+        assert group.rows == 1 or group.raw_bytes <= min(1024 << index // 3, 8192)
+    assert max(group.raw_bytes for group in receipt.row_groups if group.rows > 1) > 2048
+    assert sum(group.rows for group in receipt.row_groups) == shard.rows

@@ -3,8 +3,11 @@
 import itertools
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from made_receipts import receipt, stem_of, write_receipts
 
@@ -12,6 +15,7 @@ from pipelines import progress
 from pipelines.progress import ProgressReport
 from pipelines.storage import Folder
 from schemas.errors import UserError
+from schemas.shard import REJECTS_SCHEMA
 
 
 @pytest.fixture
@@ -150,3 +154,36 @@ def test_a_log_gets_a_plain_line(
     report.close()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"encode: 2/{len(shards.names)} units, ")
+
+
+def test_far_too_many_rejects_stop_a_job_that_has_seen_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_PAUSE", 0)
+    monkeypatch.setattr(progress, "_PATIENCE", 30)
+    shards = Shards(tmp_path / "out")
+    made = [receipt(unit, UNITS, documents=900, rejected={"a": 15, "b": 4}) for unit in range(4)]
+    made = [replace(one, rejects=replace(one.rejects, rows=19)) for one in made]
+    (shards.out / "rejects").mkdir()
+    row = {"source": "x\x1b.jsonl", "record": 3, "piece": 0, "stage": "read", "reason": "a", "detail": "d\n"}
+    table = pa.Table.from_pylist([{**row, "excerpt": b""}] * 19, REJECTS_SCHEMA)
+    for one in made:
+        pq.write_table(table, shards.out / one.rejects.name)
+    write_receipts(shards.out, made[:1])  # of an earlier run: not of what is seen now
+    report = ProgressReport(Folder(str(shards.out)), shards.names, quiet=True, max_reject_fraction=0.01)
+    for count in (1, 2):  # 19 of 900 are too few documents, 38 of 1,800 are allowed 28
+        write_receipts(shards.out, made[1 : count + 1])
+        if count == 1:
+            report.update()
+            continue
+        with pytest.raises(
+            UserError, match=r"^38 of 1,800 documents were rejected, .* 0\.01 allows: a 30, b 8"
+        ) as told:
+            report.update()
+    assert r"(for example x\x1b.jsonl, record 3: d\x0a)" in str(told.value)
+
+
+def test_rejects_within_what_is_forgiven_stop_nothing(shards: Shards) -> None:
+    """6 of 60 documents are ten times the limit; so few say nothing."""
+    report = ProgressReport(Folder(str(shards.out)), shards.names, quiet=True, max_reject_fraction=0.01)
+    shards.appear(6)
+    report.update()
+    assert "6 rejects" in report.line()

@@ -1,6 +1,7 @@
 """One property suite for all proxies: any bytes in, the promises of `proxies.base` out."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -233,3 +234,19 @@ def test_a_view_that_is_wrong_in_any_way_fails_its_proof(spoil) -> None:
     assert batch is not None
     with pytest.raises(ProofError):
         prove(proxy, documents, batch)
+
+
+def test_gzip_ids_that_are_none_or_lie_about_their_size_are_refused() -> None:
+    proxy = proxies.load("gzip:")
+    ids = proxy.encode(b"some text").ids
+    for wrong in (ids - 256, ids + 256, np.where(np.arange(len(ids)) == 3, ids - 256, ids).astype(np.uint32)):
+        with pytest.raises(ValueError, match=r"ids from \d+ to \d+; those of gzip are 320"):
+            proxy.decode(wrong)
+    bomb = proxy.encode(bytes(100 << 20)).ids
+    bomb[-4:] = COMP_OFFSET  # no bytes, it says
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="not one whole gzip member"):
+        proxy.decode(bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 << 20

@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import io
 import itertools
 import json
 import lzma
@@ -20,7 +21,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.reading import readers
+from pipelines.reading import parquet_reader, readers
 from pipelines.reading.corpus import list_corpus
 from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
 from pipelines.reading.inputs import InputError, InputFile, input_errors, read_chunks
@@ -623,3 +624,67 @@ def test_bad_options_name_themselves() -> None:
         ReadOptions(max_document_bytes=2**31)
     with pytest.raises(UserError, match="--max-record-bytes: 0"):
         ReadOptions(max_record_bytes=0)
+
+
+def test_a_long_line_with_a_string_that_never_ends_is_scanned_once(tmp_path: Path) -> None:
+    """One that was cut while it was written; its escaped quotes must not each be tried as the beginning of a string."""
+    code = b'    print(f\\"{name}, of: the [thing]\\")\\n'
+    line = b'{"text": "' + code * (2 * MIB // len(code))
+    matches = readers._STRING.findall(line)
+    assert len(matches) == 2
+    assert sum(map(len, matches)) > len(line) - 10
+    reject = only_reject(read_data(tmp_path, "a.jsonl", line))
+    assert reject.reason == "invalid-json"
+
+
+def test_an_xz_dictionary_beyond_that_of_level_9_is_one_reject_that_says_so(tmp_path: Path) -> None:
+    def written(dict_size: int) -> bytes:
+        filters = [{"id": lzma.FILTER_LZMA2, "dict_size": dict_size, "mode": lzma.MODE_FAST, "mf": lzma.MF_HC3}]
+        return lzma.compress(b'{"text": "a"}\n', filters=filters)
+
+    assert len(documents(read_data(tmp_path, "a.jsonl.xz", written(64 * MIB)))) == 1
+    reject = only_reject(read_data(tmp_path, "b.jsonl.xz", written(128 * MIB)))
+    assert reject.reason == "unreadable"
+    assert reject.detail.startswith("takes more than 80 MiB to decompress; compress it with")
+
+
+def test_each_row_group_has_batches_of_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without a dictionary, as we write them, must not give its long batches to one with a dictionary."""
+    dictionaries = [False, True]
+    monkeypatch.setattr(parquet_reader, "_has_dictionary", lambda *_: dictionaries.pop(0))
+    table = pa.table({"text": ["a"] * 3000, "n": [0] * 3000})
+    file = pq.ParquetFile(io.BytesIO(parquet_bytes(table, row_group_size=1500)))
+    block = ParquetBlock(
+        file=InputFile(root="", path="a", size=1, format="parquet", compression="", version=""),
+        start=0,
+        stop=2,
+        first_row=0,
+        rows=3000,
+        input_bytes=1,
+        is_dataset=True,
+    )
+    sizes = [batch.num_rows for batch in parquet_reader._batches(file, block, ["n", "text"], ReadOptions())]
+    assert sizes[:2] == [1024, 476]
+    assert set(sizes[2:-1]) == {16}
+
+
+@pytest.mark.parametrize(("rows", "groups"), [(26, 80), (100, 24), (1600, 1)])
+def test_parquet_on_a_store_is_fetched_little_more_than_once(
+    rows: int, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = fsspec.filesystem("memory")
+    text = [random.Random(row).randbytes(5000).hex() for row in range(rows)]
+    table = pa.table({"text": text * groups})
+    data = parquet_bytes(table, row_group_size=rows, compression="none", use_dictionary=False)
+    memory.pipe("/fetched/a.parquet", data)
+    blocks = list(cut_blocks(list_corpus("memory://fetched"), 4 * MIB))
+    cat, fetched = type(memory).cat_file, []
+
+    def counted(self: Any, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
+        part: bytes = cat(self, path, start=start, end=end)
+        fetched.append(len(part))
+        return part
+
+    monkeypatch.setattr(type(memory), "cat_file", counted)
+    assert sum(1 for block in blocks for _ in read_block(block, ReadOptions())) == rows * groups
+    assert sum(fetched) < 1.7 * len(data)

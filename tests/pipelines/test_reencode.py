@@ -128,6 +128,15 @@ def test_a_file_that_only_says_it_is_a_shard_is_read_as_parquet(tmp_path: Path) 
     assert (item.raw, item.source, item.group) == (b"x", "a.parquet", "parquet")
 
 
+def test_forged_ids_of_whole_documents_are_made_anew(make_dataset: Any, tmp_path: Path) -> None:
+    table = pq.read_table(next(Path(make_dataset("gzip", read={"max_document_bytes": 1 << 20})).glob("*.parquet")))
+    forged = table.set_column(0, table.schema.field("doc_id"), pa.array(["00" * 16] * len(table)))
+    pq.write_table(forged, tmp_path / "a.parquet")
+    (unit,) = plan_units(list_corpus(str(tmp_path)))
+    items = [item for item in read_block(unit.blocks[0], ReadOptions()) if isinstance(item, Document)]
+    assert [item.doc_id.hex() for item in items] == table["doc_id"].to_pylist()
+
+
 def test_a_shard_whose_ids_are_none_is_rejected(dataset: Path, tmp_path: Path) -> None:
     path = next(dataset.glob("*.parquet"))
     table = pq.read_table(path)
@@ -167,3 +176,50 @@ def test_a_key_that_no_record_has_is_told_and_files_without_fields_are_an_error(
     (tmp_path / "text/a.txt").write_text("x")
     with pytest.raises(UserError, match="'license': no file has it; there are none"):
         settled(list_corpus(str(tmp_path / "text")), read)
+
+
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_a_dataset_without_all_its_shards_is_refused(dataset: Path, copy_of: Any, damage: str) -> None:
+    copy = copy_of(dataset)
+    path = sorted(copy.glob("part-*"))[1]
+    size = path.stat().st_size
+    if damage == "missing":
+        path.unlink()
+        message = rf"{path.name}: missing; run the command that makes this dataset again"
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+        message = rf"{path.name}: {size - 1:,} bytes instead of {size:,}"
+    with pytest.raises(UserError, match=message):
+        list_corpus(str(copy))
+    other = sorted(dataset.glob("part-*"))[0].name  # which is whole, and all that is asked for
+    assert [file.path for file in list_corpus(str(copy), include=(other,)).inputs] == [other]
+
+
+def test_shards_that_the_manifest_does_not_name_are_not_taken(dataset: Path, copy_of: Any) -> None:
+    copy = copy_of(dataset)
+    shards = sorted(path.name for path in copy.glob("part-*"))
+    stray = copy / f"{shards[0][: -len('00000000.parquet')]}01234567.parquet"
+    stray.write_bytes((copy / shards[0]).read_bytes())
+    for spec in (copy, copy / "part-*.parquet", copy / "**"):
+        assert [file.path for file in list_corpus(str(spec)).inputs] == shards
+    (copy / "manifest.json").unlink()
+    for spec in (copy, copy / "part-*.parquet", copy / "**", copy / shards[0]):
+        with pytest.raises(UserError, match=r"a dataset that is not finished \(no manifest\.json\)"):
+            list_corpus(str(spec))
+
+
+def test_kept_columns_come_from_the_first_shard_that_can_be_read(dataset: Path, copy_of: Any) -> None:
+    copy = copy_of(dataset)
+    shards = sorted(copy.glob("part-*"))
+    for path in shards[:-1]:
+        path.write_bytes(b"x" * path.stat().st_size)
+    assert settled(list_corpus(str(copy)), ReadOptions())[0].keep_columns == ("lang",)
+    shards[-1].write_bytes(b"x" * shards[-1].stat().st_size)
+    with pytest.raises(UserError, match=rf"none of {len(shards)} shards that were looked at can be read"):
+        settled(list_corpus(str(copy)), ReadOptions())
+
+
+def test_keys_with_control_characters_stay_on_their_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "b\\n\\u001b[2J": 1}\n')
+    _, (line,) = settled(list_corpus(str(tmp_path)), ReadOptions(group_field="lang"))
+    assert line.endswith(r"there are b\x0a\x1b[2J, text")

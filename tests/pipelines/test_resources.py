@@ -15,6 +15,9 @@ from benchmarks.memory import noise
 
 MIB = 1 << 20
 
+pytestmark = pytest.mark.timeout(600)
+"""Several jobs each, and whichever comes first makes the undisturbed one too."""
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:

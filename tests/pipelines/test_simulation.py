@@ -89,3 +89,16 @@ def test_copies_shorten_the_tail_of_stragglers() -> None:
 def test_impossible_troubles_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match="--" + next(iter(wrong)).replace("_", "-")):
         Troubles(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_unit_that_hardly_ever_ends_is_refused_and_others_are_not() -> None:
+    """By e^(rt), the runs that a unit of t seconds takes at r failures a second, on the slowest worker."""
+    often = {"spread": 0.0, "failures_per_hour": 36.0}
+    simulate(3, 490, 2, Troubles(**often, slow_share=0))
+    simulate(3, 490, 2, Troubles(**often, slow_share=0.1))  # of two workers none
+    with pytest.raises(UserError, match=r"^--failures-per-hour 36: a unit of 0\.142 h, .* smaller --unit-bytes$"):
+        simulate(3, 510, 2, Troubles(**often, slow_share=0))
+    with pytest.raises(UserError, match=r"--failures-per-hour 36: a unit of 0\.408 h"):
+        simulate(3, 490, 2, Troubles(**often, slow_share=0.5, slow_factor=3))
+    with pytest.raises(UserError, match="--failures-per-hour 36"):
+        simulate_each([1, 510], 2, Troubles(**often, slow_share=0))

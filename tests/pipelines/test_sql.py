@@ -66,9 +66,13 @@ def test_the_other_views_agree_with_the_manifest(make_dataset: MakeDataset) -> N
     data = make_dataset("bpe")
     manifest, con = open_dataset(str(data)).manifest, connect(str(data))
     assert con.execute("select name, rows from shards").fetchall() == [(one.name, one.rows) for one in manifest.shards]
-    assert con.execute("select sum(rows), sum(rejects) from receipts").fetchone() == (
+    sums = "sum(rows), sum(rejects), sum(duplicates), sum(coalesce(list_sum(map_values(filtered)), 0)), sum(retries)"
+    assert con.execute(f"select {sums} from receipts").fetchone() == (
         manifest.totals.rows,
         manifest.totals.rejects,
+        manifest.totals.duplicates,
+        manifest.totals.filtered,
+        0,
     )
     rejected = "select reason, count(*) from rejects group by reason order by reason"
     assert con.execute(rejected).fetchall() == sorted(manifest.rejected.items())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.storage import Folder
+from pipelines.temporary import process_folder
 from schemas.errors import UserError
 
 
@@ -65,3 +66,16 @@ def test_left_over_temporary_files_are_swept(tmp_path: Path) -> None:
     folder.sweep()
     assert folder.sizes("meta/tmp") == {"meta/tmp/mine": 8}
     assert folder.read("kept") == b"x"
+
+
+def test_work_folders_end_with_their_block_and_those_of_a_killed_job_are_swept(folder: Folder) -> None:
+    with folder.work_folder() as place:
+        (place / "ids.duckdb").write_bytes(b"x")
+        assert place.parent == (folder.path / "meta/tmp" if folder.is_local else process_folder())
+    assert not place.exists()
+    if folder.is_local:
+        place.mkdir()
+        (place / "ids.duckdb").write_bytes(b"left by a kill")
+        (place.parent / "mine").mkdir()
+        folder.sweep()
+        assert [path.name for path in place.parent.iterdir()] == ["mine"]

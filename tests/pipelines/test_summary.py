@@ -11,6 +11,7 @@ import duckdb
 import fsspec
 import pytest
 from made_receipts import receipt
+from rich.console import Console
 
 from pipelines import cli, commit, summary
 from pipelines.summary import SLOWEST, lines, query, summarise, summary_of, table
@@ -149,3 +150,18 @@ def test_a_terminal_gets_tables(make_dataset: MakeDataset, monkeypatch: pytest.M
 def test_no_dataset_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"no {commit.DATASET} there"):
         summary_of(str(tmp_path))
+
+
+def test_a_name_like_markup_or_a_control_sequence_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = summarise([receipt(0, 1, inputs=[["[/red]\x1b[2J[bold]a.py", 9, "1"]])], "x")
+    for one in table(seen):
+        Console(width=200).print(one)
+    assert r"[/red]\x1b[2J[bold]a.py" in capsys.readouterr().out
+    assert r"largest input [/red]\x1b[2J[bold]a.py" in "\n".join(lines(seen))
+
+
+def test_slim_receipts_sum_up_the_same_and_hold_one_input() -> None:
+    made = [receipt(unit, 3) for unit in range(3)]
+    slim = commit.slim([*made[:2], replace(made[2], inputs=[])])
+    assert [one.inputs for one in slim] == [[["large0.py", 1000, "1"]], [["large1.py", 1000, "1"]], []]
+    assert summarise(slim[:2], "x") == summarise(made[:2], "x")

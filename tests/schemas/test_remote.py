@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from schemas.errors import UserError
-from schemas.remote import is_remote, local_path, repeated, retries_made
+from schemas.remote import StoreError, filesystem, is_remote, local_path, repeated, retries_made
 
 
 class NoCredentialsError(Exception):
@@ -122,3 +122,86 @@ def test_local_places_and_their_urls_are_local(location: str, path: str) -> None
 @pytest.mark.parametrize("location", ["s3://bucket/a", "memory://a", "https://host/a", "gs://b"])
 def test_other_urls_are_remote(location: str) -> None:
     assert is_remote(location)
+
+
+class ClientResponseError(Exception):
+    """As aiohttp's."""
+
+    __module__ = "aiohttp.client_exceptions"
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"{status}, message='x'")
+        self.status = status
+
+
+class ServerDisconnectedError(Exception):
+    """Likewise."""
+
+    __module__ = "aiohttp.client_exceptions"
+
+
+class ClientError(Exception):
+    """As botocore's."""
+
+    __module__ = "botocore.exceptions"
+
+
+class InvalidRegionError(ValueError):
+    """Likewise."""
+
+    __module__ = "botocore.exceptions"
+
+
+def caused(cause: Exception) -> FileNotFoundError:
+    """What fsspec's HTTP client makes of any failure, and s3fs of a 404."""
+    error = FileNotFoundError("https://host/a")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "cause", [TimeoutError(), ServerDisconnectedError(), *map(ClientResponseError, (408, 429, 500, 503))], ids=repr
+)
+def test_a_failure_that_a_client_calls_a_missing_file_is_tried_again(pauses: list[float], cause: Exception) -> None:
+    assert asked(failing(caused(cause), caused(cause))) == "answer"
+    assert len(pauses) == 2
+
+
+@pytest.mark.parametrize("cause", [ClientResponseError(404), ClientError("404")], ids=repr)
+def test_a_file_that_is_missing_is_not(pauses: list[float], cause: Exception) -> None:
+    with pytest.raises(FileNotFoundError):
+        asked(failing(caused(cause)))
+    assert not pauses
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClientResponseError(403),
+        caused(ClientResponseError(401)),
+        InvalidRegionError("us_east"),
+        ValueError("Invalid endpoint: localhost:9000"),
+    ],
+    ids=repr,
+)
+def test_refusals_and_wrong_settings_are_one_line_at_once(pauses: list[float], error: Exception) -> None:
+    with pytest.raises(StoreError, match=rf"^s3://bucket/a: refused \({type(error.__cause__ or error).__name__}: "):
+        asked(failing(error))
+    assert not pauses
+
+
+def test_a_users_error_passes(pauses: list[float]) -> None:
+    with pytest.raises(UserError, match=r"^the line$"):
+        asked(failing(UserError("the line")))
+    assert not pauses
+
+
+def test_a_client_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "abcdefghijkl")
+
+    def start(_: str) -> None:
+        raise RuntimeError("no file\nof abcdefghijkl")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", start)
+    with pytest.raises(StoreError, match=r"^gs://b: its client does not start \(RuntimeError: no file of \*\*\*"):
+        filesystem("gs://b")

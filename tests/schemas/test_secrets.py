@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import UserError
 from schemas.remote import filesystem
-from schemas.secrets import redacted
+from schemas.secrets import holds_password, redacted, redacted_by_form
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"
 
@@ -30,6 +30,12 @@ SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"
         f"Authorization: AWS4-HMAC-SHA256 Credential={SECRET}/20260101, Signature={SECRET}",
         f"x-amz-security-token: {SECRET}",
         f"access_token={SECRET}",
+        f"https://user:p@ss{SECRET}@host/a: no answer",
+        f"https://user:pa'ss{SECRET}@host/a",
+        f"'https://user:{SECRET}\"@host/a', then",
+        f"https://user:1234/{SECRET}@host/a",
+        f"https://{SECRET}@{SECRET}@host/a".replace("/K7", ""),
+        f"token=b{SECRET}",
         f"session token={SECRET}",
     ],
 )
@@ -63,12 +69,32 @@ def test_values_of_fsspecs_configuration_are_hidden(monkeypatch: pytest.MonkeyPa
         "neural:/data/meta/proxy?coder=codebook&bits=12&sha256=0123",
         "tokenizer: /cache/tokenizer.json (trained before on this corpus)",
         "s3://bucket/a b/part-00000-of-00001-01234567.parquet: 5 tokens; 12:30@noon",
-        "http://host:8080/a@b",
+        "http://host:8080/a/b; 'http://host/a:b@c', {'x': 'y@z'}",
+        '{"url":"http://host:8080/a","x":"y@z"}',
         "/home/me/key=value/secret/file.py",
     ],
 )
 def test_what_is_no_credential_stays(text: str) -> None:
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize("text", ["token=bcdefghi", "https://user:p@ss@host", "https://us:pa'ss@host", "ftp://u:1/5@h"])
+def test_nothing_of_a_credential_is_left(text: str) -> None:
+    assert redacted(text) in ("token=***", "https://***@host", "ftp://***@h")
+
+
+def test_what_is_hidden_by_form_does_not_depend_on_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"page?token={SECRET}&n=abcdefghijkl"
+    shown = redacted_by_form(text)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "abcdefghijkl")
+    assert redacted_by_form(text) == shown == "page?token=***&n=abcdefghijkl"
+
+
+def test_a_port_is_not_refused_as_a_password() -> None:
+    assert not any(
+        map(holds_password, ("http://host:8080/a@b", "http://host:80?a@b", "s3://bucket/a:b@c", "http://h:80"))
+    )
+    assert all(map(holds_password, ("http://u:p@h", "http://u:p@s@h/a", "http://u:p/q@h", "ftp://u:12@h")))
 
 
 def test_a_password_in_a_url_is_refused_without_showing_it() -> None:

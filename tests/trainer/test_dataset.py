@@ -249,6 +249,28 @@ def test_wrong_remote_bytes_are_fetched_anew_once(remote: str, monkeypatch: pyte
     assert rows_of(dataset) == expected
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "row_groups.parquet"])
+def test_a_wrong_byte_in_the_list_of_shards_is_fetched_anew_once(
+    remote: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = rows_of(Dataset(remote, cache_bytes=0))
+    wrong = 1
+
+    def fault(_: int, data: bytes) -> bytes:
+        return data[:-9] + b"x" + data[-8:] if reads[-1].endswith(name) and len(of_name()) <= wrong else data
+
+    def of_name() -> list[str]:
+        return [path for path in reads if path.endswith(name)]
+
+    reads = failing(monkeypatch, fault)
+    assert rows_of(Dataset(remote, cache_bytes=0)) == expected
+    wrong = 100
+    reads.clear()
+    with pytest.raises(UserError, match=f"{name}: damaged"):
+        Dataset(remote, cache_bytes=0)
+    assert len(of_name()) == 2
+
+
 def test_a_store_that_never_answers_is_given_up_in_one_line(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = Dataset(remote, cache_bytes=0)
     monkeypatch.setattr("trainer.data.files.DEADLINE_SECONDS", 0.1)

@@ -155,7 +155,7 @@ class Dataset:
     def _damaged(self, ordinal: int, what: str) -> UserError:
         return UserError(f"{self.place(ordinal)}: damaged ({what}); make verify DATA={self.url} lists all damage")
 
-    def _read_manifest(self, make: str) -> Manifest:
+    def _read_manifest(self, make: str, *, again: bool = False) -> Manifest:
         try:
             data = self._files.read(_MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
@@ -167,6 +167,8 @@ class Dataset:
         except FormatVersionError:
             raise
         except UserError as error:
+            if not (again or self._files.is_local):  # it may have been damaged on its way
+                return self._read_manifest(make, again=True)
             raise UserError(
                 f"{error}; python -m pipelines manifest --data {self.url} makes it anew from the receipts"
             ) from None
@@ -176,6 +178,8 @@ class Dataset:
         remedy = f"python -m pipelines manifest --data {self.url} makes it anew"
         try:
             data = self._files.read(_ROW_GROUPS)
+            if not (self._files.is_local or hashlib.sha256(data).hexdigest() == self.manifest.row_groups_sha256):
+                data = self._files.read(_ROW_GROUPS)  # it may have been damaged on its way
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{place}: missing; {remedy}") from None
         if hashlib.sha256(data).hexdigest() != self.manifest.row_groups_sha256:

@@ -1,0 +1,57 @@
+"""A dataset and the corpus that it is made of must lie apart: each would be taken for, or deleted with, the other."""
+
+import os
+from pathlib import Path
+
+from pipelines.reading.corpus import Corpus
+from pipelines.storage import Folder
+from schemas.errors import UserError
+from schemas.remote import filesystem, is_remote, local_path
+from schemas.secrets import redacted
+from schemas.terminal import visible
+
+
+def refuse_inside(out: Folder, corpus: Corpus) -> None:
+    """Refuse an OUT that holds inputs, or that lies in a folder which the next listing takes whole.
+
+    Judged by what was listed, links followed. Costs: about 2 us an input; 1 more where OUT is a local folder that
+    exists.
+
+    Raises:
+        UserError: with both places.
+    """
+    there = _place(str(out.path.absolute()) if out.is_local else out.url)
+    roots = {root: _place(root) for root in {file.root for file in corpus.inputs}}
+    for spec, root in corpus.places:
+        name = spec if is_remote(spec) else str(Path(local_path(spec)).expanduser().absolute())
+        is_part = name != root and _lies_in(name, root) and "**" not in name  # one file, or a glob
+        if not is_part and _lies_in(there, roots[root]):
+            raise UserError(
+                f"OUT={redacted(out.url)} lies inside the corpus {redacted(root)}; choose a folder outside of it"
+            )
+    follows_links = out.is_local and out.path.is_dir()  # else nothing lies there that a link could lead to
+    for file in corpus.inputs:
+        place = _below(roots[file.root], file.path)
+        if follows_links and not is_remote(file.root) and os.path.islink(place):  # noqa: PTH114 - of millions
+            place = _place(place)
+        if _lies_in(place, there):
+            raise UserError(
+                f"OUT={redacted(out.url)} holds {visible(file.path)}, which is an input; choose another folder"
+            )
+
+
+def _place(location: str) -> str:
+    """The one name of a place: a path without links, or protocol and path of a URL."""
+    if not is_remote(location):
+        return str(Path(local_path(location)).expanduser().resolve())
+    fs, path = filesystem(location)
+    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    return f"{protocol}://{path.strip('/')}"
+
+
+def _below(place: str, path: str) -> str:
+    return place + path if place.endswith("/") else f"{place}/{path}"
+
+
+def _lies_in(place: str, folder: str) -> bool:
+    return place == folder or place.startswith(_below(folder, ""))
