@@ -33,7 +33,6 @@ import tyro
 from benchmarks.peers.common import counted
 from benchmarks.preprocess import machine, utf8
 from benchmarks.watching import Watched, last_line, watch
-from pipelines.commit import MANIFEST
 from pipelines.proxies import bpe
 from pipelines.proxies.prepare import TOKENIZER_TEXT_BYTES
 from pipelines.proxies.sampler import Sampler
@@ -41,6 +40,7 @@ from pipelines.reading.corpus import list_corpus
 from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
 from schemas.manifest import Manifest
+from schemas.names import MANIFEST
 from schemas.vocabulary import COMP_OFFSET
 
 Part = Literal["speed", "kill", "bad"]

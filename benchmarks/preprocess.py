@@ -23,7 +23,7 @@ import tyro
 from pipelines.proxies.sampler import Sampler
 from pipelines.reading.corpus import list_corpus
 from pipelines.reading.records import ReadOptions
-from pipelines.runners.local_pool import ONE_THREAD, use_one_thread
+from pipelines.runners.local_pool import ONE_THREAD, available_cores, use_one_thread
 from schemas.draws import may_fit
 from schemas.manifest import Manifest, Receipt
 
@@ -42,7 +42,7 @@ class BenchOptions:
 
     corpus: str = "stdlib"
     large: str = "site-packages"
-    workers: int = os.cpu_count() or 1
+    workers: int = available_cores()
 
 
 def main(options: BenchOptions) -> None:

@@ -20,13 +20,11 @@ from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.files import sha256
 from schemas.manifest import Manifest, Receipt, RejectsEntry, ShardEntry, Totals
+from schemas.names import MANIFEST, ROW_GROUPS
 from schemas.remote import StoreError
 from schemas.shard import ROW_GROUPS_SCHEMA
 from schemas.vocabulary import Vocabulary
 
-MANIFEST = "manifest.json"
-DATASET = "meta/dataset.json"
-ROW_GROUPS = "meta/row_groups.parquet"
 ERROR_LOG = "meta/error.log"
 
 _TABLE_ROWS = 1 << 16  # rows of the row-group table held at once
@@ -131,7 +129,7 @@ def write_manifest(
         dataset: its description.
         vocabulary: of its proxy.
         receipts: slim, by unit.
-        names: of the receipts, by unit; read once more, one at a time, for their row groups.
+        names: of the receipts, by unit; read once more, few at a time, for their row groups.
     """
     with out.staged(ROW_GROUPS) as path:
         with pq.ParquetWriter(path, ROW_GROUPS_SCHEMA, compression="zstd") as writer:
@@ -152,18 +150,23 @@ def manifest_of(
     dataset: dict[str, Any], vocabulary: Vocabulary, receipts: list[Receipt], row_groups_sha256: str
 ) -> Manifest:
     """The manifest that receipts amount to."""
-    rejected: Counter[str] = Counter()
-    for receipt in receipts:
-        rejected.update(receipt.rejected)
     return Manifest(
         dataset=dataset,
         vocabulary=vocabulary,
         totals=totals_of(receipts),
-        rejected=dict(sorted(rejected.items())),
+        rejected=dict(sorted(rejected_of(receipts).items())),
         shards=[receipt.shard for receipt in receipts],
         rejects=[receipt.rejects for receipt in receipts],
         row_groups_sha256=row_groups_sha256,
     )
+
+
+def rejected_of(receipts: Iterable[Receipt]) -> Counter[str]:
+    """Rejects by reason, over receipts."""
+    rejected: Counter[str] = Counter()
+    for receipt in receipts:
+        rejected.update(receipt.rejected)
+    return rejected
 
 
 def totals_of(receipts: Iterable[Receipt]) -> Totals:

@@ -7,7 +7,7 @@ another configuration is refused before work, and a killed job is recognised and
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -25,8 +25,8 @@ from pipelines.reading.plan import PlanOptions, Unit
 from pipelines.storage import Folder
 from schemas.digests import canonical
 from schemas.errors import FormatVersionError, UserError
-from schemas.manifest import SHARD_NAME as SHARD_NAME
 from schemas.manifest import Manifest, Receipt, seal, unseal
+from schemas.names import DATASET, MANIFEST, ROW_GROUPS, SHARD_NAME
 from schemas.remote import StoreError
 from schemas.secrets import redacted
 from schemas.shard import FORMAT_VERSION, metadata_of
@@ -79,7 +79,7 @@ def describe(corpus: Corpus, chosen: Chosen, job: Job, plan: PlanOptions, units:
 
 def write(out: Folder, description: dict[str, Any]) -> None:
     """Write the description."""
-    out.write(commit.DATASET, seal({"format_version": FORMAT_VERSION, **dict(sorted(description.items()))}))
+    out.write(DATASET, seal({"format_version": FORMAT_VERSION, **dict(sorted(description.items()))}))
 
 
 def read(out: Folder, *, beside_others: bool = False) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ def read(out: Folder, *, beside_others: bool = False) -> dict[str, Any] | None:
         UserError: it is damaged, or the folder holds something else.
     """
     try:
-        fields = unseal(out.read(commit.DATASET), out.locate(commit.DATASET))
+        fields = unseal(out.read(DATASET), out.locate(DATASET))
     except (FormatVersionError, StoreError):
         raise
     except (UserError, FileNotFoundError) as error:
@@ -102,11 +102,11 @@ def read(out: Folder, *, beside_others: bool = False) -> dict[str, Any] | None:
         foreign = [name for name in out.sizes() if name.endswith(".parquet") or not beside_others]
         if foreign:
             raise UserError(
-                f"OUT={out.url}: has files but no {commit.DATASET} ({foreign[0]}, ...); choose an empty folder"
+                f"OUT={out.url}: has files but no {DATASET} ({foreign[0]}, ...); choose an empty folder"
             ) from None
         return None
     fields.pop("format_version")
-    return checked(fields, out.locate(commit.DATASET))
+    return checked(fields, out.locate(DATASET))
 
 
 def checked(description: dict[str, Any], place: str) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _description_in_manifest(out: Folder) -> dict[str, Any]:
         raise
     except (FileNotFoundError, UserError):
         raise UserError(
-            f"{out.locate(commit.DATASET)}: missing or damaged, and there is no manifest to mend it from; "
+            f"{out.locate(DATASET)}: missing or damaged, and there is no manifest to mend it from; "
             "make the dataset anew with ARGS=--overwrite"
         ) from None
 
@@ -202,29 +202,24 @@ def remove(out: Folder, replaced: Collection[str] = ()) -> None:
     """
     description = _description_to_the_end(out)
     if description is not None:
-        out.remove(commit.MANIFEST)
+        out.remove(MANIFEST)
     ours = _has_receipts(out)
     remove_units(out, keep=set())
     if description is None:
         if ours:  # with a damaged description, that no manifest mends
-            out.remove(commit.DATASET)
+            out.remove(DATASET)
         return
     lists = [name for name in sorted(out.sizes(drop_list.FOLDER)) if drop_list.FILE_NAME.fullmatch(Path(name).name)]
     files = [f"{PROXY_FOLDER}/{name}" for name in description["proxy"]["files"] if name not in replaced]
-    _each(out, out.remove, [*files, *lists, commit.ROW_GROUPS, commit.ERROR_LOG])
-    out.remove(commit.DATASET)
+    out.do_each(out.remove, [*files, *lists, ROW_GROUPS, commit.ERROR_LOG])
+    out.remove(DATASET)
 
 
 def remove_units(out: Folder, keep: set[str]) -> None:
     """Delete receipts of ours other than `keep`, with the shards and rejects that they name, and stray shards."""
     kept = {f"{Path(name).stem}.parquet" for name in keep}
-    _each(out, partial(_remove_unit, out), sorted(out.sizes("receipts").keys() - keep))
-    _each(out, partial(_remove_if_shard, out), sorted(out.sizes().keys() - kept))
-
-
-def _each(out: Folder, call: Callable[[str], None], names: Iterable[str]) -> None:
-    for _ in out.each(call, names):
-        pass
+    out.do_each(partial(_remove_unit, out), sorted(out.sizes("receipts").keys() - keep))
+    out.do_each(partial(_remove_if_shard, out), sorted(out.sizes().keys() - kept))
 
 
 def _remove_unit(out: Folder, receipt: str) -> None:
@@ -313,14 +308,14 @@ def open_dataset(url: str) -> Dataset:
     except (FileNotFoundError, NotADirectoryError):
         if read_or_none(folder) is not None:
             raise UserError(
-                f"DATA={url}: not finished (no {commit.MANIFEST}); run the same preprocess command again"
+                f"DATA={url}: not finished (no {MANIFEST}); run the same preprocess command again"
             ) from None
         raise UserError(f"DATA={url}: no dataset there; make one with: make preprocess OUT={url}") from None
 
 
 def _manifest(folder: Folder) -> Manifest:
-    place = folder.locate(commit.MANIFEST)
-    manifest = Manifest.from_bytes(folder.read(commit.MANIFEST), place)
+    place = folder.locate(MANIFEST)
+    manifest = Manifest.from_bytes(folder.read(MANIFEST), place)
     checked(manifest.dataset, place)
     return manifest
 
@@ -331,9 +326,9 @@ def read_or_none(folder: Folder) -> dict[str, Any] | None:
     Raises:
         UserError: it is damaged.
     """
-    place = folder.locate(commit.DATASET)
+    place = folder.locate(DATASET)
     try:
-        return checked(unseal(folder.read(commit.DATASET), place), place)
+        return checked(unseal(folder.read(DATASET), place), place)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -13,7 +13,6 @@ object store: in TMPDIR), about 30 bytes an id and 100 for each that has an equa
 Near-duplicates are not found.
 """
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,6 +28,7 @@ from pipelines.drop_list import FOLDER
 from pipelines.job import Job
 from pipelines.reading.documents import Document
 from pipelines.reading.plan import Unit
+from pipelines.runners.local_pool import available_cores
 from pipelines.selection import kept
 from pipelines.shard import Outcome
 from pipelines.storage import Folder
@@ -147,7 +147,7 @@ def drop_duplicates(job: Job, units: list[Unit], run: Run, memory_bytes: int = M
             config={
                 "memory_limit": f"{memory_bytes}B",
                 "temp_directory": str(folder),
-                "threads": min(4, len(os.sched_getaffinity(0))),
+                "threads": min(4, available_cores()),
                 "preserve_insertion_order": False,
             },
         )
@@ -180,8 +180,7 @@ def _sweep(job: Job, units: list[Unit]) -> None:
         before = replace(unit, drops="")
         names |= {receipt_name(job, before), _ids_name(job, before)}
     others = sorted(job.out.sizes(FOLDER).keys() - names)
-    for _ in job.out.each(job.out.remove, [name for name in others if drop_list.FILE_NAME.fullmatch(Path(name).name)]):
-        pass
+    job.out.do_each(job.out.remove, [name for name in others if drop_list.FILE_NAME.fullmatch(Path(name).name)])
 
 
 def _load(connection: "duckdb.DuckDBPyConnection", job: Job, units: list[Unit], folder: Path) -> None:

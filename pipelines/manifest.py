@@ -12,6 +12,7 @@ from pipelines.reject_limit import check_rejects
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Manifest
+from schemas.names import DATASET, MANIFEST
 from schemas.secrets import redacted
 from schemas.vocabulary import Vocabulary
 
@@ -37,7 +38,7 @@ def rebuild_manifest(data: str) -> Manifest:
     folder = Folder(data)
     described = dataset.read_or_none(folder)
     if described is None:
-        raise UserError(f"DATA={data}: no {commit.DATASET} there; make a dataset with: make preprocess OUT={data}")
+        raise UserError(f"DATA={data}: no {DATASET} there; make a dataset with: make preprocess OUT={data}")
     described.pop("format_version")
     names = commit.receipt_names(folder)
     receipts = commit.slim(commit.read_receipts(folder, names))
@@ -66,6 +67,6 @@ def run(options: ManifestOptions) -> None:
     """
     manifest = rebuild_manifest(options.data)
     sys.stdout.write(
-        f"{redacted(Folder(options.data).locate(commit.MANIFEST))}: {len(manifest.shards)} shards, "
+        f"{redacted(Folder(options.data).locate(MANIFEST))}: {len(manifest.shards)} shards, "
         f"{manifest.totals.rows:,} documents; make verify DATA={redacted(options.data)} checks their bytes\n"
     )

@@ -6,7 +6,7 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.commit import totals_of
+from pipelines.commit import rejected_of, totals_of
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Receipt
@@ -31,11 +31,8 @@ def check_rejects(out: Folder, receipts: list[Receipt], limit: float) -> None:
     totals = totals_of(receipts)
     if totals.rejects <= limit * totals.documents:
         return
-    reasons: Counter[str] = Counter()
-    for receipt in receipts:
-        reasons.update(receipt.rejected)
     example = next(receipt.rejects.name for receipt in receipts if receipt.rejects.rows)
-    raise too_many(out, totals.documents, reasons, example, limit)
+    raise too_many(out, totals.documents, rejected_of(receipts), example, limit)
 
 
 def is_hopeless(documents: int, rejects: int, limit: float) -> bool:

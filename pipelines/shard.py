@@ -27,6 +27,7 @@ from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
 from pipelines.reading.plan import Unit
 from pipelines.rows import group_limit, group_table, memory_of, row_groups, update_content_digest
 from pipelines.selection import DUPLICATE, Skipped, selected
+from schemas.errors import one_line
 from schemas.files import sha256
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry
 from schemas.remote import retries_made
@@ -252,7 +253,7 @@ class _Work:
                     piece=document.piece,
                     stage="decode" if failed_proof else "encode",
                     reason="decode-mismatch" if failed_proof else "encode-error",
-                    detail=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+                    detail=one_line(error)[:300],
                     excerpt=document.raw[:EXCERPT_BYTES],
                 )
             )

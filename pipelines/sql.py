@@ -22,6 +22,7 @@ from pipelines import commit, dataset
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Manifest, ShardEntry
+from schemas.names import MANIFEST, ROW_GROUPS, SHARD_NAME
 from schemas.remote import filesystem
 
 VIEWS = {
@@ -91,8 +92,8 @@ def connect(data: str) -> duckdb.DuckDBPyConnection:
     """
     folder = Folder(data)
     sizes = folder.sizes()
-    names = sorted(name for name in sizes if dataset.SHARD_NAME.fullmatch(name))
-    if commit.MANIFEST in sizes or not names:
+    names = sorted(name for name in sizes if SHARD_NAME.fullmatch(name))
+    if MANIFEST in sizes or not names:
         manifest: Manifest | None = dataset.open_dataset(data).manifest
     else:
         manifest = None
@@ -113,8 +114,8 @@ def connect(data: str) -> duckdb.DuckDBPyConnection:
         "unnest(_symbol_bytes(raw, spans)) as bytes from documents",
         "shards": "select * from _shards",
     }
-    if commit.ROW_GROUPS in folder.sizes("meta"):
-        views["row_groups"] = f"select * exclude (_path) from {_parquet(folder, [commit.ROW_GROUPS])}"
+    if ROW_GROUPS in folder.sizes("meta"):
+        views["row_groups"] = f"select * exclude (_path) from {_parquet(folder, [ROW_GROUPS])}"
     if rejects := sorted(folder.sizes("rejects")):
         views["rejects"] = f"select * exclude (_path), parse_filename(_path) as shard from {_parquet(folder, rejects)}"
     if receipts:

@@ -132,6 +132,10 @@ class Folder:
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def do_each(self, call: Callable[[Item], object], items: Iterable[Item]) -> None:
+        """As `each`, for calls that give nothing."""
+        deque(self.each(call, items), maxlen=0)
+
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """A file for reading, seekable.
@@ -219,19 +223,19 @@ class Folder:
             UserError: as `open`.
         """
         with self.open(name) as file:
+            return self._digest(file, expected)
+
+    def _digest(self, file: BinaryIO, expected: str) -> str:
+        digest = _digest_of(file)
+        if expected not in ("", digest) and not self.is_local:
             digest = _digest_of(file)
-            if expected not in ("", digest) and not self.is_local:
-                file.seek(0)
-                digest = _digest_of(file)
         return digest
 
     def matches(self, name: str, size: int, sha256_hex: str) -> bool:
         """Whether a file is there with this size (bytes) and SHA-256."""
         try:
             with self.open(name) as file:
-                if file.seek(0, os.SEEK_END) != size:
-                    return False
-            return self.digest(name, sha256_hex) == sha256_hex
+                return file.seek(0, os.SEEK_END) == size and self._digest(file, sha256_hex) == sha256_hex
         except OSError:  # of a local disk, or nothing there; a store that gives no answer is no OSError
             return False
 
@@ -334,6 +338,7 @@ class Folder:
 
 
 def _digest_of(file: BinaryIO) -> str:
+    file.seek(0)
     digest = hashlib.sha256()
     while chunk := file.read(COPY_BYTES):
         digest.update(chunk)

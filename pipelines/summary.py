@@ -23,6 +23,7 @@ from pipelines import commit, dataset
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Receipt
+from schemas.names import DATASET
 from schemas.secrets import redacted
 from schemas.terminal import visible
 
@@ -224,7 +225,7 @@ def summary_of(data: str) -> Summary:
     folder = Folder(data)
     described = dataset.read_or_none(folder)
     if described is None:
-        raise UserError(f"DATA={data}: no {commit.DATASET} there; make a dataset with: make preprocess OUT={data}")
+        raise UserError(f"DATA={data}: no {DATASET} there; make a dataset with: make preprocess OUT={data}")
     damaged: list[str] = []
     receipts = commit.read_receipts(folder, commit.receipt_names(folder), damaged)
     return replace(summarise(receipts, data, units=described["plan"]["units"]), damaged=damaged)

@@ -8,11 +8,9 @@ Cost on one core of a shared machine, start included: 50 MB/s of raw bytes with 
 
 import multiprocessing
 import multiprocessing.connection
-import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -31,7 +29,8 @@ from pipelines.runners import local_pool
 from pipelines.storage import Folder
 from pipelines.verify_shard import NOT_AS_SEALED, Checked, Task, check_unit, groups_digest, is_as_sealed
 from schemas.errors import UserError
-from schemas.manifest import Manifest, Receipt, RejectsEntry, RowGroupEntry, ShardEntry, Totals
+from schemas.manifest import Manifest, Receipt, RejectsEntry, RowGroupEntry, ShardEntry
+from schemas.names import DATASET, MANIFEST, ROW_GROUPS
 from schemas.remote import StoreError
 from schemas.secrets import redacted
 
@@ -116,13 +115,13 @@ def _manifest(data: str, faults: list[str]) -> Manifest | None:
     folder = Folder(data)
     try:
         manifest = dataset.open_dataset(data).manifest
-        if not is_as_sealed(folder.read(commit.MANIFEST), commit.MANIFEST):
-            faults.append(f"{commit.MANIFEST}: {NOT_AS_SEALED}")
+        if not is_as_sealed(folder.read(MANIFEST), MANIFEST):
+            faults.append(f"{MANIFEST}: {NOT_AS_SEALED}")
         return manifest
     except StoreError:
         raise
     except UserError as error:
-        if commit.MANIFEST not in folder.sizes():
+        if MANIFEST not in folder.sizes():
             raise
         faults.append(f"{_relative(data, error)}; `make manifest DATA={data}` makes it anew")
         return None
@@ -137,15 +136,15 @@ def _description(folder: Folder, manifest: Manifest | None, faults: list[str]) -
         faults.append(_relative(folder.url, error))
         return None if manifest is None else manifest.dataset
     if described is None:
-        faults.append(f"{commit.DATASET}: missing")
+        faults.append(f"{DATASET}: missing")
         return None if manifest is None else manifest.dataset
     described.pop("format_version")
-    if not is_as_sealed(folder.read(commit.DATASET), commit.DATASET):
-        faults.append(f"{commit.DATASET}: {NOT_AS_SEALED}")
+    if not is_as_sealed(folder.read(DATASET), DATASET):
+        faults.append(f"{DATASET}: {NOT_AS_SEALED}")
     if manifest is not None:
         for key in sorted(described.keys() | manifest.dataset.keys()):
             if described.get(key) != manifest.dataset.get(key):
-                faults.append(f"{commit.DATASET}: other {key} than in {commit.MANIFEST}")
+                faults.append(f"{DATASET}: other {key} than in {MANIFEST}")
     return described if manifest is None else manifest.dataset
 
 
@@ -222,7 +221,7 @@ def _unexpected(folder: Folder, tasks: list[Task]) -> list[str]:
 def _checked(tasks: list[Task], options: VerifyOptions) -> Iterator[Checked]:
     """The units in order, each checked in a process; with one worker in this one."""
     stored = sum(task.shard.size for task in tasks if task.shard is not None)
-    workers = options.workers or min(os.cpu_count() or 1, 1 + stored // WORKER_BYTES)
+    workers = options.workers or min(local_pool.available_cores(), 1 + stored // WORKER_BYTES)
     workers = min(workers, len(tasks))
     console = Console(stderr=True)
 
@@ -249,39 +248,28 @@ def _start_worker() -> None:
 
 
 def _check_manifest(manifest: Manifest, described: dict[str, Any], receipts: list[Receipt]) -> list[str]:
-    rejected: Counter[str] = Counter()
-    for receipt in receipts:
-        rejected.update(receipt.rejected)
     totals = asdict(commit.totals_of(receipts))
     pairs = [(f"totals.{key}", value, totals[key]) for key, value in asdict(manifest.totals).items()]
     pairs += [
-        ("rejected", manifest.rejected, dict(sorted(rejected.items()))),
+        ("rejected", manifest.rejected, dict(sorted(commit.rejected_of(receipts).items()))),
         ("number of shards", len(manifest.shards), described["plan"]["units"]),
         ("vocabulary", manifest.vocabulary.to_json(), described["proxy"]["vocabulary"]),
-        ("totals.documents", manifest.totals.documents, _accounted(manifest.totals)),
+        ("totals.documents", manifest.totals.documents, manifest.totals.accounted),
     ]
-    return [
-        f"{commit.MANIFEST}: {what} {found}, expected {expected}"
-        for what, found, expected in pairs
-        if found != expected
-    ]
-
-
-def _accounted(totals: Totals) -> int:
-    return totals.rows + totals.rejects + totals.duplicates + totals.filtered
+    return [f"{MANIFEST}: {what} {found}, expected {expected}" for what, found, expected in pairs if found != expected]
 
 
 def _check_row_groups(folder: Folder, manifest: Manifest, units: dict[str, Checked]) -> list[str]:
     try:
-        if folder.digest(commit.ROW_GROUPS, manifest.row_groups_sha256) != manifest.row_groups_sha256:
-            return [f"{commit.ROW_GROUPS}: differs from its SHA-256; `make manifest` makes it anew"]
+        if folder.digest(ROW_GROUPS, manifest.row_groups_sha256) != manifest.row_groups_sha256:
+            return [f"{ROW_GROUPS}: differs from its SHA-256; `make manifest` makes it anew"]
     except FileNotFoundError:
-        return [f"{commit.ROW_GROUPS}: missing; `make manifest` makes it anew"]
+        return [f"{ROW_GROUPS}: missing; `make manifest` makes it anew"]
     found = {Path(shard).stem: digest for shard, digest in _table_digests(folder)}
     expected = {stem: unit.groups_digest for stem, unit in units.items() if unit.receipt is not None}
     empty = groups_digest([])
     return [
-        f"{commit.ROW_GROUPS}: row groups of {stem}.parquet are not those of its receipt"
+        f"{ROW_GROUPS}: row groups of {stem}.parquet are not those of its receipt"
         for stem in sorted(found.keys() | expected.keys())
         if (stem in expected or stem not in units) and found.get(stem, empty) != expected.get(stem, empty)
     ]
@@ -290,7 +278,7 @@ def _check_row_groups(folder: Folder, manifest: Manifest, units: dict[str, Check
 def _table_digests(folder: Folder) -> Iterator[tuple[str, str]]:
     """Shard and digest of its row groups, read in batches; `group` must count from 0."""
     # Pre-buffering gives a Python file's buffers to threads, which now and then abort the process at its end.
-    with folder.open(commit.ROW_GROUPS) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+    with folder.open(ROW_GROUPS) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
         rows = (row for batch in parquet.iter_batches(4096, use_threads=False) for row in batch.to_pylist())
         for shard, members in groupby(rows, key=lambda row: row.pop("shard")):
             listed = list(members)

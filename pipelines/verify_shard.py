@@ -19,7 +19,7 @@ from pipelines import proxies
 from pipelines.storage import Folder
 from pipelines.verify_rows import Faults, RowChecks
 from schemas.digests import digest_of
-from schemas.errors import UserError
+from schemas.errors import UserError, one_line
 from schemas.files import sha256
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry, seal, unseal
 from schemas.remote import StoreError
@@ -113,7 +113,7 @@ def _reported(name: str, faults: Faults) -> Iterator[None]:
     except UserError as error:
         faults.add(str(error))
     except Exception as error:  # noqa: BLE001 - damage that no digest shows can make a library raise anything
-        faults.add(f"{name}: cannot be checked: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}")
+        faults.add(f"{name}: cannot be checked: {one_line(error)[:300]}")
 
 
 def _check_receipt(task: Task, faults: Faults) -> Receipt | None:

@@ -1,4 +1,4 @@
-"""The one exception that users see as a single line, without a stack trace."""
+"""The one exception that users see as a single line, without a stack trace; and other errors in one line."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,8 @@ class UserError(ValueError):
 
 class FormatVersionError(UserError):
     """The file is whole, but of a format version that this program does not read."""
+
+
+def one_line(error: Exception) -> str:
+    """The class and the text of an error, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

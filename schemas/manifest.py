@@ -6,18 +6,15 @@ timestamp except the inputs' modification times in receipts, which enter no data
 """
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from schemas.digests import digest_of
 from schemas.errors import UserError
+from schemas.names import SHARD_NAME
 from schemas.shard import FORMAT_VERSION, check_version
 from schemas.vocabulary import Vocabulary
-
-SHARD_NAME = re.compile(r"part-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.parquet")
-"""Names of shards and, in their folder, of rejects; nothing else is ever read or deleted for what a file here says."""
 
 
 def seal(fields: dict[str, Any]) -> bytes:
@@ -181,6 +178,11 @@ class Totals:
     dropped_bytes: int = 0
     duplicates: int = 0
     filtered: int = 0
+
+    @property
+    def accounted(self) -> int:
+        """Documents whose fate is known: rows, rejects, duplicates, filtered."""
+        return self.rows + self.rejects + self.duplicates + self.filtered
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import fsspec
 from fsspec.registry import known_implementations
 
-from schemas.errors import UserError
+from schemas.errors import UserError, one_line
 from schemas.secrets import holds_password, redacted
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         raise UserError(redacted(f"{url}: not a URL that fsspec can open ({error})")) from None
     except Exception as error:  # noqa: BLE001 - each client has errors of its own, for a missing file of credentials say
         raise StoreError(
-            f"{redacted(url)}: its client does not start ({_one_line(error)}); check the credentials and settings "
+            f"{redacted(url)}: its client does not start ({_reason(error)}); check the credentials and settings "
             "(docs/storage.md)"
         ) from None
     return fs, str(path)
@@ -149,12 +149,12 @@ def repeated(call: Callable[[], T], place: str, *, request_seconds: float, deadl
                     raise
                 if isinstance(error, OSError | ValueError) or type(error).__name__ in _REFUSALS or _status(error):
                     raise StoreError(
-                        f"{redacted(place)}: refused ({_one_line(error)}); check it and the credentials"
+                        f"{redacted(place)}: refused ({_reason(error)}); check it and the credentials"
                     ) from None
                 raise
             if time.monotonic() + pause > end:
                 raise StoreError(
-                    f"{redacted(place)}: no answer within {deadline_seconds:.0f} s of trying ({_one_line(error)})"
+                    f"{redacted(place)}: no answer within {deadline_seconds:.0f} s of trying ({_reason(error)})"
                 ) from None
         with _retries.lock:
             _retries.count += 1
@@ -186,8 +186,8 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     return cast(T, answer)
 
 
-def _one_line(error: Exception) -> str:
-    return redacted(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+def _reason(error: Exception) -> str:
+    return redacted(one_line(error))[:300]
 
 
 def _judged(error: Exception) -> Exception:

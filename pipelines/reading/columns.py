@@ -17,7 +17,7 @@ from pipelines.reading.corpus import Corpus
 from pipelines.reading.inputs import InputError, InputFile, input_errors, open_input, printable, read_chunks
 from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
-from schemas.manifest import SHARD_NAME
+from schemas.names import SHARD_NAME
 from schemas.secrets import redacted
 from schemas.shard import COLUMN_NAMES, metadata_of
 from schemas.terminal import visible

@@ -27,14 +27,12 @@ from pipelines.reading.inputs import FileFormat, InputFile, compression_of, obje
 from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS, find
 from pipelines.storage import Folder
 from schemas.errors import UserError
-from schemas.manifest import SHARD_NAME, Manifest
+from schemas.manifest import Manifest
+from schemas.names import DATASET, MANIFEST, SHARD_NAME
 from schemas.remote import filesystem, is_remote, local_path, repeated
 from schemas.secrets import redacted
 
 InputFormat = Literal["auto", "text", "jsonl", "parquet"]
-
-_DESCRIPTION = "meta/dataset.json"
-_MANIFEST = "manifest.json"
 
 _FORMATS: dict[str, FileFormat] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _PYTHON_TREES = {"stdlib": "stdlib", "site-packages": "purelib"}
@@ -175,17 +173,17 @@ def _shards(spec: str, root: str, found: list[_Found], include: tuple[str, ...])
     Raises:
         UserError: it is not finished, a shard that is asked for is not of its size, or, of a folder, missing.
     """
-    whole = any(item.path == _DESCRIPTION for item in found)
+    whole = any(item.path == DATASET for item in found)
     if not whole and not any(SHARD_NAME.fullmatch(item.path) for item in found):
         return found
     folder = Folder(root)
-    if not whole and not folder.exists(_DESCRIPTION):
+    if not whole and not folder.exists(DATASET):
         return found  # shards that were copied from one
     try:
-        manifest = Manifest.from_bytes(folder.read(_MANIFEST), _shown(folder.locate(_MANIFEST)))
+        manifest = Manifest.from_bytes(folder.read(MANIFEST), _shown(folder.locate(MANIFEST)))
     except FileNotFoundError:
         raise UserError(
-            f"{_shown(spec)}: a dataset that is not finished (no {_MANIFEST}); run the command that "
+            f"{_shown(spec)}: a dataset that is not finished (no {MANIFEST}); run the command that "
             "makes it again, then this one"
         ) from None
     sizes = {item.path: item.size for item in found}

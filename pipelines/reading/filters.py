@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
-from schemas.errors import UserError
+from schemas.errors import UserError, one_line
 
 ENTRY_POINTS = "proxy_compression.filters"
 
@@ -131,7 +131,7 @@ class Filters:
                     piece=document.piece,
                     stage="filter",
                     reason="filter-error",
-                    detail=" ".join(f"{one.name}: {type(error).__name__}: {error}".split())[:300],
+                    detail=f"{one.name}: {one_line(error)}"[:300],
                     excerpt=document.raw[:EXCERPT_BYTES],
                 )
             if not answer:
@@ -194,5 +194,4 @@ def _load(named: Named) -> Filter:
 
 
 def _not_importable(entry: EntryPoint, error: Exception) -> UserError:
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    return UserError(f"--filter {entry.name}: {entry.value} cannot be imported ({text})")
+    return UserError(f"--filter {entry.name}: {entry.value} cannot be imported ({one_line(error)[:200]})")

@@ -19,12 +19,12 @@ from typing import Literal, NoReturn
 from pipelines import commit
 from pipelines.progress import ProgressReport
 from pipelines.reading.plan import Unit
-from pipelines.runners.local_pool import LocalPool
+from pipelines.runners.local_pool import LocalPool, available_cores
 from pipelines.runners.place import Place
 from pipelines.shard import Outcome
 from pipelines.storage import Folder
 from schemas.command_line import INTERRUPTED
-from schemas.errors import UserError
+from schemas.errors import UserError, one_line
 from schemas.secrets import redacted
 
 Work = Callable[[Unit], Outcome]
@@ -153,7 +153,7 @@ def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressRepo
 
 
 def _open(options: RunnerOptions, units: int) -> Place:
-    workers = min(options.workers or len(os.sched_getaffinity(0)), units)
+    workers = min(options.workers or available_cores(), units)
     if options.runner == "direct":
         return LocalPool(workers)
     if options.runner != "dask":
@@ -176,10 +176,9 @@ def _raise_plainly(out: Folder, error: Exception, log: str, what: str) -> NoRetu
         raise error
     if told:
         raise UserError(redacted(told[1])) from error
-    reason = " ".join(redacted(f"{type(error).__name__}: {error}").split())[:300]
     raise UserError(
-        f"{what}: {reason}; finished units are kept; the trace is in {redacted(out.locate(commit.ERROR_LOG))}; "
-        "run the same command again once the cause is gone"
+        f"{what}: {redacted(one_line(error))[:300]}; finished units are kept; the trace is in "
+        f"{redacted(out.locate(commit.ERROR_LOG))}; run the same command again once the cause is gone"
     ) from error
 
 

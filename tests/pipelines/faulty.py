@@ -24,6 +24,7 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
+from packages import leave_package
 
 KINDS = ("error", "lost", "timeout", "slow", "short", "wrong", "partial", "silent", "lag")
 
@@ -156,10 +157,7 @@ def installed(folder: Path, faults: Faults) -> Iterator[None]:
         folder: an empty one.
         faults: that happen.
     """
-    package = folder / "faulty-1.0.dist-info"
-    package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[fsspec.specs]\nfaulty = faulty:FaultyFileSystem\n")
+    leave_package(folder, "faulty", "[fsspec.specs]\nfaulty = faulty:FaultyFileSystem\n")
     fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
     FaultyFileSystem._calls.clear()
     with pytest.MonkeyPatch.context() as patch:

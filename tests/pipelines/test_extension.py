@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from packages import leave_package
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
@@ -73,12 +74,8 @@ class Runs(Proxy):
 def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:
     """Install a package whose entry point is the proxy `name`, as pip would leave it."""
     package = tmp_path / "package"
-    metadata = package / f"{name}_proxy-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text(f"Name: {name}-proxy\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        f"[proxy_compression.proxies]\n{name} = {name}_proxy:{name.capitalize()}\n"
-    )
+    entry_point = f"{name} = {name}_proxy:{name.capitalize()}"
+    leave_package(package, f"{name}-proxy", f"[proxy_compression.proxies]\n{entry_point}\n")
     (package / f"{name}_proxy.py").write_text(module)
     monkeypatch.syspath_prepend(str(package))
 

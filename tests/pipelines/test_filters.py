@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from packages import leave_package
 from selecting import job_of, make
 
 from pipelines.preprocess import PreprocessOptions, preprocess
@@ -48,12 +49,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
     def put(module: str = MODULE, version: str = "1.0", extra: str = "") -> None:
         package = tmp_path / "package"
-        metadata = package / "some_filters-1.0.dist-info"
-        metadata.mkdir(parents=True, exist_ok=True)
-        (metadata / "METADATA").write_text(f"Name: some-filters\nVersion: {version}\n")
         names = ("no_tabs", "strict", "forgetful", "disk", "nothing")
         lines = "".join(f"{name.replace('_', '-')} = some_filters:{name}\n" for name in names)
-        (metadata / "entry_points.txt").write_text(f"[proxy_compression.filters]\n{lines}{extra}")
+        leave_package(package, "some-filters", f"[proxy_compression.filters]\n{lines}{extra}", version=version)
         (package / "some_filters.py").write_text(module)
         sys.modules.pop("some_filters", None)
         filters_module._load.cache_clear()

@@ -26,6 +26,7 @@ from pipelines.reading.records import ReadOptions
 from pipelines.runners.running import RunnerOptions
 from pipelines.storage import Folder
 from schemas.errors import UserError
+from schemas.names import ROW_GROUPS
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_a_plan_predicts_a_real_job(plain_corpus: Path, tmp_path: Path) -> None:
         "shards": sum(path.stat().st_size for path in out.glob("*.parquet")),
         "rejects": sum(path.stat().st_size for path in out.glob("rejects/*")),
         "receipts": sum(path.stat().st_size for path in out.glob("receipts/*")),
-        "row-group table": (out / commit.ROW_GROUPS).stat().st_size,
+        "row-group table": (out / ROW_GROUPS).stat().st_size,
     }
     for part, size in real.items():
         assert plan.storage[part] == pytest.approx(size, rel=0.05 if part == "shards" else 0.3), (part, size)

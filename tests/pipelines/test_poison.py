@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from job_runners import RUNNERS, runner
+from packages import leave_package
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
@@ -69,10 +70,7 @@ OF_EACH = 2
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a package that registers the proxy, as pip would leave it."""
     folder = tmp_path_factory.mktemp("package")
-    metadata = folder / "picky_proxy-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Name: picky-proxy\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[proxy_compression.proxies]\npicky = picky_proxy:Picky\n")
+    leave_package(folder, "picky-proxy", "[proxy_compression.proxies]\npicky = picky_proxy:Picky\n")
     (folder / "picky_proxy.py").write_text(MODULE)
     return folder
 

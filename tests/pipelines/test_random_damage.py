@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import commit, manifest, verify
+from pipelines import manifest, verify
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import seal, unseal
+from schemas.names import DATASET, MANIFEST, ROW_GROUPS
 
 MakeDataset = Callable[..., Path]
 CopyOf = Callable[[Path], Path]
@@ -78,7 +79,7 @@ def test_swapped_missing_and_extra_files_of_every_kind_are_named(
             before = path.read_bytes()
             path.unlink()
             name = str(path.relative_to(data))
-            if name == commit.MANIFEST:
+            if name == MANIFEST:
                 with pytest.raises(UserError, match="not finished"):
                     faults_of(data)
             else:
@@ -105,7 +106,7 @@ def test_swapped_missing_and_extra_files_of_every_kind_are_named(
 @pytest.mark.parametrize("proxy", ["bpe", "neural", "gzip", "identity"])
 def test_manifest_rebuilds_to_the_same_bytes(make_dataset: MakeDataset, copy_of: CopyOf, proxy: str) -> None:
     data = copy_of(make_dataset(proxy))
-    names = [commit.MANIFEST, commit.ROW_GROUPS]
+    names = [MANIFEST, ROW_GROUPS]
     before = [(data / name).read_bytes() for name in names]
     rng = random.Random(proxy)
     for spoil in (
@@ -122,12 +123,12 @@ def test_manifest_rebuilds_to_the_same_bytes(make_dataset: MakeDataset, copy_of:
 
 def test_manifest_does_not_finish_what_the_reject_limit_stopped(make_dataset: MakeDataset, copy_of: CopyOf) -> None:
     data = copy_of(make_dataset("bpe"))
-    description = data / commit.DATASET
-    (data / commit.MANIFEST).unlink()
-    fields = unseal(description.read_bytes(), commit.DATASET)
+    description = data / DATASET
+    (data / MANIFEST).unlink()
+    fields = unseal(description.read_bytes(), DATASET)
     description.write_bytes(seal({**fields, "max_reject_fraction": 0.01}))
     with pytest.raises(UserError, match="6 of 73 documents were rejected, more than --max-reject-fraction"):
         manifest.rebuild_manifest(str(data))
-    assert commit.MANIFEST not in Folder(str(data)).sizes()
+    assert MANIFEST not in Folder(str(data)).sizes()
     description.write_bytes(seal({**fields, "max_reject_fraction": 0.5}))
     assert manifest.rebuild_manifest(str(data)).totals.rejects == 6

@@ -17,6 +17,7 @@ from pipelines import cli, commit, summary
 from pipelines.summary import SLOWEST, lines, query, summarise, summary_of, table
 from schemas.errors import UserError
 from schemas.manifest import Manifest
+from schemas.names import DATASET
 
 MakeDataset = Callable[..., Path]
 CopyOf = Callable[[Path], Path]
@@ -148,7 +149,7 @@ def test_a_terminal_gets_tables(make_dataset: MakeDataset, monkeypatch: pytest.M
 
 
 def test_no_dataset_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"no {commit.DATASET} there"):
+    with pytest.raises(UserError, match=f"no {DATASET} there"):
         summary_of(str(tmp_path))
 
 

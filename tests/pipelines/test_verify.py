@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import commit, manifest, rows, shard, verify
+from pipelines import manifest, rows, shard, verify
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.gzip import GzipProxy
 from pipelines.proxies.options import ProxyOptions
@@ -24,6 +24,7 @@ from pipelines.verify import VerifyOptions
 from pipelines.verify_rows import MAX_FAULTS
 from schemas.errors import UserError
 from schemas.manifest import Manifest, Receipt, seal, unseal
+from schemas.names import DATASET, ROW_GROUPS
 from schemas.shard import chunk_ranges, footer_start
 
 MakeDataset = Callable[..., Path]
@@ -271,14 +272,14 @@ def test_a_manifest_that_contradicts_its_receipts_is_found(make_dataset: MakeDat
 
 def test_a_row_group_table_that_contradicts_the_receipts_is_found(make_dataset: MakeDataset, copy_of: CopyOf) -> None:
     data = copy_of(make_dataset("bpe"))
-    table = pq.read_table(data / commit.ROW_GROUPS)
+    table = pq.read_table(data / ROW_GROUPS)
     rows = table["rows"].to_pylist()
     changed = table.set_column(4, table.schema.field(4), pa.array([rows[0] + 1, *rows[1:]], pa.uint32()))
-    pq.write_table(changed, data / commit.ROW_GROUPS)
+    pq.write_table(changed, data / ROW_GROUPS)
     path = data / "manifest.json"
     stored = Manifest.from_bytes(path.read_bytes(), "manifest")
-    path.write_bytes(replace(stored, row_groups_sha256=Folder(str(data)).digest(commit.ROW_GROUPS)).to_bytes())
-    assert only_fault(data).startswith(f"{commit.ROW_GROUPS}: row groups of {stored.shards[0].name} are not those")
+    path.write_bytes(replace(stored, row_groups_sha256=Folder(str(data)).digest(ROW_GROUPS)).to_bytes())
+    assert only_fault(data).startswith(f"{ROW_GROUPS}: row groups of {stored.shards[0].name} are not those")
 
 
 def test_faults_end_the_command_with_their_number(
@@ -460,7 +461,7 @@ def test_a_rebuilt_manifest_is_byte_for_byte_the_one_that_preprocess_wrote(
     make_dataset: MakeDataset, copy_of: CopyOf
 ) -> None:
     data = copy_of(make_dataset("bpe"))
-    names = ("manifest.json", commit.ROW_GROUPS)
+    names = ("manifest.json", ROW_GROUPS)
     before = [(data / name).read_bytes() for name in names]
     for name in names:
         (data / name).write_bytes(b"damaged")
@@ -495,7 +496,7 @@ def test_a_job_that_another_version_finishes_keeps_the_description_of_the_first(
 ) -> None:
     out = tmp_path / "out"
     made_by_a_liar(small_corpus, out)
-    path = out / commit.DATASET
+    path = out / DATASET
     fields = unseal(path.read_bytes(), "description")
     path.write_bytes(seal({**fields, "versions": {**fields["versions"], "numpy": "1.0"}}))
     assert made_by_a_liar(small_corpus, out) == []

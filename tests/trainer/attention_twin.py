@@ -58,6 +58,6 @@ def operands(batch: int, heads: int, length: int, dim: int, seed: int) -> list[T
 
 def with_gradients(out: Tensor, tensors: list[Tensor]) -> list[Tensor]:
     """The output and the gradients of a fixed random function of it; zeros for what it does not depend on."""
-    seeds = torch.randn(out.shape, generator=torch.Generator().manual_seed(9))
+    seeds = torch.randn(out.shape, generator=torch.Generator().manual_seed(9)).to(out.device)
     gradients = torch.autograd.grad((out * seeds).sum(), tensors, allow_unused=True)
     return [out, *(torch.zeros_like(t) if g is None else g for g, t in zip(gradients, tensors, strict=True))]

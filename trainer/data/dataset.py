@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import FormatVersionError, UserError
 from schemas.manifest import Manifest, ShardEntry
+from schemas.names import DATASET, MANIFEST, ROW_GROUPS
 from schemas.shard import ROW_GROUPS_SCHEMA, chunk_digest, footer_start, metadata_of
 from trainer.data.files import CACHE_BYTES, Files
 from trainer.data.parquet import Chunks, Shard
@@ -44,8 +45,6 @@ _TAIL = 1 << 16
 
 _GAP = 1 << 16
 """Unneeded bytes between two chunks that are read along rather than by another request."""
-
-_MANIFEST, _DESCRIPTION, _ROW_GROUPS = "manifest.json", "meta/dataset.json", "meta/row_groups.parquet"
 
 
 class Dataset:
@@ -157,13 +156,13 @@ class Dataset:
 
     def _read_manifest(self, make: str, *, again: bool = False) -> Manifest:
         try:
-            data = self._files.read(_MANIFEST)
+            data = self._files.read(MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
-            if self._files.exists(_DESCRIPTION):
-                raise UserError(f"DATA={self.url}: not finished (no {_MANIFEST}); finish it with: {make}") from None
+            if self._files.exists(DATASET):
+                raise UserError(f"DATA={self.url}: not finished (no {MANIFEST}); finish it with: {make}") from None
             raise UserError(f"DATA={self.url}: no dataset there; make one with: {make}") from None
         try:
-            return Manifest.from_bytes(data, self._files.locate(_MANIFEST))
+            return Manifest.from_bytes(data, self._files.locate(MANIFEST))
         except FormatVersionError:
             raise
         except UserError as error:
@@ -174,12 +173,12 @@ class Dataset:
             ) from None
 
     def _read_row_groups(self) -> None:
-        place = self._files.locate(_ROW_GROUPS)
+        place = self._files.locate(ROW_GROUPS)
         remedy = f"python -m pipelines manifest --data {self.url} makes it anew"
         try:
-            data = self._files.read(_ROW_GROUPS)
+            data = self._files.read(ROW_GROUPS)
             if not (self._files.is_local or hashlib.sha256(data).hexdigest() == self.manifest.row_groups_sha256):
-                data = self._files.read(_ROW_GROUPS)  # it may have been damaged on its way
+                data = self._files.read(ROW_GROUPS)  # it may have been damaged on its way
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{place}: missing; {remedy}") from None
         if hashlib.sha256(data).hexdigest() != self.manifest.row_groups_sha256:
