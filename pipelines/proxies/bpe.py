@@ -26,9 +26,9 @@ from schemas.vocabulary import BYTE_OFFSET, COMP_OFFSET, Vocabulary
 
 DEFAULT_SIZE = 32768
 
-PART_BYTES = 1 << 20
-"""A longer document is tokenised in parts, cut at a newline where there is one: the library takes some 60 bytes of
-memory a byte of text. So it is part of what decides the symbols."""
+PART_BYTES = 1 << 17
+"""A longer document is tokenised in parts, cut at a newline where there is one: the library takes 60 bytes of memory a
+byte of text, and up to 500 where each byte is a token. So it is part of what decides the symbols."""
 
 _TEXTS = 4096
 """Short texts that are tokenised in one call: each is an object of some 500 bytes there."""
@@ -68,7 +68,7 @@ class BpeProxy(Proxy):
         self._table = StringTable.of(strings)
         self.vocabulary = Vocabulary(proxy="bpe", comp_symbols=len(strings) - COMP_OFFSET)
         probe = hashlib.sha256(self.encode(_PROBE).ids.tobytes()).hexdigest()
-        self.fingerprint = digest_of({"proxy": "bpe", "version": 2, "tokenizer": digest, "probe": probe})
+        self.fingerprint = digest_of({"proxy": "bpe", "version": 3, "tokenizer": digest, "probe": probe})
 
     def encode(self, raw: bytes) -> Encoded:
         """Tokens at 320 + id, escaped bytes at 64 + b."""
@@ -85,12 +85,14 @@ class BpeProxy(Proxy):
         flat = [part for of_one in parts for part in of_one]
         views = [view for some in batches(flat, PART_BYTES) for view in self._views(some)]
         ids = np.concatenate([*views, np.empty(0, np.uint32)])
+        # part by part: indexing makes 8 bytes of each index
+        spans = np.concatenate([*(self._table.lengths[view] for view in views), np.empty(0, self._table.lengths.dtype)])
         sizes = np.array([len(view) for view in views], np.int64)
         return EncodedBatch(
             ids=ids,
-            spans=self._table.lengths[ids],
+            spans=spans,
             counts=sums(sizes, np.array([len(of_one) for of_one in parts], np.int64)),
-            escaped_bytes=int((ids < COMP_OFFSET).sum()),
+            escaped_bytes=sum(int((view < COMP_OFFSET).sum()) for view in views),
         )
 
     def _views(self, parts: list[bytes]) -> list[U32]:
