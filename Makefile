@@ -20,7 +20,7 @@ PROXY_OPTIONS = $(call opt,PROXY,proxy) $(call opt,CODER,coder) $(call opt,BITS,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install preprocess verify manifest summary sql inspect measure demo train generate evaluate export plan compressor check lint types test test-slow bench format clean
+.PHONY: help install preprocess verify manifest summary sql inspect measure demo train generate evaluate report export plan compressor check lint types test test-slow bench format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,7 +70,7 @@ demo: $(STAMP)  ## the whole way on the sources of this Python: shards, a traine
 	  $(PY) -m pipelines sql --data data/demo --query 'from documents select "group", count(*) documents, sum(raw_bytes) raw_bytes, round(sum(raw_bytes) / sum(comp_symbols), 3) bytes_per_symbol group by all'; \
 	  $(PY) -m pipelines sql --data data/demo --query 'from symbols select id, any_value(bytes) bytes, count(*) n group by id order by n desc limit 8'; \
 	  echo "== bits per byte on held-out raw documents =="; \
-	  $(PY) -m trainer evaluate bpb --run runs/demo --documents 600; \
+	  $(PY) -m trainer evaluate bpb --run runs/demo --documents 600 --views raw; \
 	  echo "== from bytes alone =="; \
 	  $(PY) -m trainer generate --run runs/demo --temperature 0.7 --max-bytes 300 --prompt 'def read_file(path):'; \
 	  echo "== training =="; \
@@ -84,8 +84,11 @@ train: $(STAMP)  ## train a byte-level model: SCALE=tiny|100m|... DATA=... MODE=
 generate: $(STAMP)  ## bytes from a trained model: RUN=... PROMPT=...
 	@$(PY) -m trainer generate $(call opt,RUN,run) $(call opt,PROMPT,prompt) $(ARGS)
 
-evaluate: $(STAMP)  ## bits per byte on held-out raw documents: RUN=...
-	@$(PY) -m trainer evaluate bpb $(call opt,RUN,run) $(ARGS)
+evaluate: $(STAMP)  ## what a model knows: RUN=... WHAT=bpb|translation|humaneval|robustness|cost
+	@$(PY) -m trainer evaluate $(call quote,$(or $(WHAT),bpb)) $(call opt,RUN,run) $(ARGS)
+
+report: $(STAMP)  ## one HTML page of a dataset, runs, a study: DATA=... RUN='a b' STUDY=... OUT=... (nothing: of the demo)
+	@$(PY) -m pipelines report $(if $(filter command environment,$(origin DATA)),--data $(call quote,$(DATA))) $(if $(RUN),--run $(RUN)) $(call opt,STUDY,study) $(call opt,TOKENIZER,tokenizer) $(call opt,OUT,out) $(ARGS)
 
 export: $(STAMP)  ## a trained model in the Hugging Face format of EvaByte: RUN=... OUT=... ARGS='--kind full'
 	@$(PY) -m trainer export $(call opt,RUN,run) $(call opt,OUT,out) $(ARGS)

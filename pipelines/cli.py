@@ -18,6 +18,7 @@ COMMANDS = {
     "measure fuzziness": Command(
         "pipelines.measure.fuzziness", "FuzzinessOptions", "run", "which different texts get the same symbols"
     ),
+    "report": Command("pipelines.report.command", "ReportOptions", "report", "a dataset, runs, a study as one page"),
     "sql": Command("pipelines.sql", "SqlOptions", "sql", "DuckDB over a dataset"),
 }
 

@@ -21,7 +21,17 @@ def test_schemas_import_none_of_our_packages(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["shard", "reading.corpus", "reading.plan", "reading.readers", "preprocess", "verify", "proxies.prepare"]
+    "module",
+    [
+        "shard",
+        "reading.corpus",
+        "reading.plan",
+        "reading.readers",
+        "preprocess",
+        "verify",
+        "proxies.prepare",
+        "report.command",
+    ],
 )
 def test_pipelines_import_no_torch_and_a_worker_no_beam(module: str) -> None:
     loaded = loaded_by(f"import pipelines.{module}")

@@ -7,13 +7,12 @@ makes equally many passes of one shape, since sharded parameters are gathered in
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from schemas.errors import UserError
 from trainer.data.dataset import Dataset
 from trainer.data.lanes import held_out
-from trainer.evaluate.blocks import Block, batch_of, blocks_of
+from trainer.evaluate.blocks import EMPTY, Block, batch_of, blocks_of
 from trainer.model.evabyte import EvaByte
 from trainer.parallel import Processes
 
@@ -55,7 +54,7 @@ class Validation:
         nats, size = 0.0, 0
         for start in range(0, len(self._blocks), together):
             own = self._blocks[start + self._processes.rank : start + together : self._processes.world]
-            own = own + [np.empty(0, np.int64)] * (self._rows - len(own))
+            own = own + [EMPTY] * (self._rows - len(own))
             batch = batch_of(own, self._context, heads, self._processes.device)
             with torch.no_grad():
                 nats += float(model.loss(*batch).next_nats.double().sum())

@@ -9,12 +9,30 @@ from typing import Any
 
 from pipelines.measure.edits import KINDS
 from pipelines.measure.results import FuzzinessOf, Stability
+from schemas.errors import UserError
 
 INK = "#1d2733"
 _COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _WIDTH = 5.0
 """Inches of 72 units: about as many units as a phone has pixels, so that text of 10 units can be read there."""
+
+
+def require(option: str) -> None:
+    """Refuse what needs figures where the library that draws them is missing.
+
+    Args:
+        option: that asks for them.
+
+    Raises:
+        UserError: matplotlib is missing, with the command that installs it.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UserError(
+            f"{option}: matplotlib is missing; install it with: pip install 'proxy-compression[eval]'"
+        ) from None
 
 
 def stability_figures(result: Stability) -> dict[str, str]:

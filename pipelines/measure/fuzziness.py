@@ -41,29 +41,7 @@ def run(options: FuzzinessOptions) -> Fuzziness:
         UserError: no corpus, no text, no proxy of which it can be measured, or a folder that cannot be written.
     """
     out = options.prepare_out()
-    sampler = Sampler(list_corpus(options.corpus, format=options.format), options.read)
-    documents = sample.documents(sampler, limit=options.bytes, all_documents=options.all_documents)
-    measured: list[FuzzinessOf] = []
-    left_out: dict[str, str] = {}
-    names = variants.requested(options.variants, options.proxy)
-    for built in variants.build(names, options.proxy, sampler, say):
-        found = None if built.proxy is None else fuzziness_of(built.name, built.proxy, documents)
-        if found is None:
-            left_out[built.name] = built.reason or "its symbols cover no definite bytes, so they cannot be compared"
-        else:
-            measured.append(found)
-    if not measured:
-        raise UserError("; ".join(f"--variants {name}: {reason}" for name, reason in left_out.items()))
-    result: Fuzziness = {
-        "version": results.VERSION,
-        "measure": "fuzziness",
-        "corpus": options.corpus,
-        "held_out": not options.all_documents,
-        "documents": len(documents),
-        "raw_bytes": sum(map(len, documents)),
-        "variants": measured,
-        "left_out": left_out,
-    }
+    result = measured(options)
     if options.json:
         sys.stdout.write(results.to_json(result))
     else:
@@ -71,6 +49,37 @@ def run(options: FuzzinessOptions) -> Fuzziness:
     if out is not None:
         say(page.write(out, result))
     return result
+
+
+def measured(options: FuzzinessOptions) -> Fuzziness:
+    """Measure, without showing or writing anything but progress.
+
+    Raises:
+        UserError: no corpus, no text, or no proxy of which it can be measured.
+    """
+    sampler = Sampler(list_corpus(options.corpus, format=options.format), options.read)
+    documents = sample.documents(sampler, limit=options.bytes, all_documents=options.all_documents)
+    counted: list[FuzzinessOf] = []
+    left_out: dict[str, str] = {}
+    names = variants.requested(options.variants, options.proxy)
+    for built in variants.build(names, options.proxy, sampler, say):
+        found = None if built.proxy is None else fuzziness_of(built.name, built.proxy, documents)
+        if found is None:
+            left_out[built.name] = built.reason or "its symbols cover no definite bytes, so they cannot be compared"
+        else:
+            counted.append(found)
+    if not counted:
+        raise UserError("; ".join(f"--variants {name}: {reason}" for name, reason in left_out.items()))
+    return {
+        "version": results.VERSION,
+        "measure": "fuzziness",
+        "corpus": options.corpus,
+        "held_out": not options.all_documents,
+        "documents": len(documents),
+        "raw_bytes": sum(map(len, documents)),
+        "variants": counted,
+        "left_out": left_out,
+    }
 
 
 def _table(result: Fuzziness) -> Table:

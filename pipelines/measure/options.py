@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.measure import variants
+from pipelines.measure import figures, variants
 from pipelines.proxies.options import ProxyOptions
 from pipelines.reading.corpus import InputFormat
 from pipelines.reading.records import ReadOptions
@@ -55,12 +55,7 @@ class MeasureOptions:
         """
         if self.out is None:
             return None
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError:
-            raise UserError(
-                "--out: matplotlib is missing; install it with: pip install 'proxy-compression[eval]'"
-            ) from None
+        figures.require("--out")
         folder = Path(self.out)
         try:
             folder.mkdir(parents=True, exist_ok=True)

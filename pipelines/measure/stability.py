@@ -57,6 +57,23 @@ def run(options: StabilityOptions) -> Stability:
         UserError: no corpus, no proxy, no text to take pieces from, or a folder that cannot be written.
     """
     out = options.prepare_out()
+    result = measured(options)
+    if options.json:
+        sys.stdout.write(results.to_json(result))
+    else:
+        for table in _tables(result):
+            show(table)
+    if out is not None:
+        say(page.write(out, result))
+    return result
+
+
+def measured(options: StabilityOptions) -> Stability:
+    """Measure, without showing or writing anything but progress.
+
+    Raises:
+        UserError: no corpus, no proxy, or no text to take pieces from.
+    """
     sampler = Sampler(list_corpus(options.corpus, format=options.format), options.read)
     pieces = sample.pieces(
         sampler,
@@ -68,7 +85,7 @@ def run(options: StabilityOptions) -> Stability:
     rates = sorted(set(options.rates))
     edited = Edited.of(pieces, rates, options.seed)
     say(f"{len(pieces)} pieces, {sum(map(len, edited.before)) / 1e6:.2f} MB")
-    measured: dict[str, StabilityOf] = {}
+    found: dict[str, StabilityOf] = {}
     distances: dict[str, F64] = {}
     left_out: dict[str, str] = {}
     names = variants.requested(options.variants, options.proxy)
@@ -76,14 +93,14 @@ def run(options: StabilityOptions) -> Stability:
         if built.proxy is None:
             left_out[built.name] = built.reason
         else:
-            measured[built.name], distances[built.name] = measure(built.name, built.proxy, edited, rates, options.seed)
-    if not measured:
+            found[built.name], distances[built.name] = measure(built.name, built.proxy, edited, rates, options.seed)
+    if not found:
         raise UserError("; ".join(f"--variants {name}: {reason}" for name, reason in left_out.items()))
-    reference = "bpe" if "bpe" in measured else "tokenizer"
-    for name, one in measured.items():
-        if reference in measured and name != reference:
+    reference = "bpe" if "bpe" in found else "tokenizer"
+    for name, one in found.items():
+        if reference in found and name != reference:
             one["above_bpe"] = Bootstrap(len(pieces), options.seed).mean(distances[name] - distances[reference])
-    result: Stability = {
+    return {
         "version": results.VERSION,
         "measure": "stability",
         "corpus": options.corpus,
@@ -93,17 +110,9 @@ def run(options: StabilityOptions) -> Stability:
         "raw_bytes": sum(map(len, edited.before)),
         "rates": [f"{rate:g}" for rate in rates],
         "main_rate": f"{rates[-1]:g}",
-        "variants": list(measured.values()),
+        "variants": list(found.values()),
         "left_out": left_out,
     }
-    if options.json:
-        sys.stdout.write(results.to_json(result))
-    else:
-        for table in _tables(result):
-            show(table)
-    if out is not None:
-        say(page.write(out, result))
-    return result
 
 
 def _tables(result: Stability) -> list[Table]:

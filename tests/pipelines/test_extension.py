@@ -139,5 +139,5 @@ def test_registered_proxy_goes_the_whole_way_from_text_to_generated_bytes(
     restored = restore(str(run))
     assert restored.vocabulary.comp_symbols == 512
     result = evaluate(BpbOptions(run=str(run), documents=3, markov=()))
-    assert 0 < result.bits_per_byte < 9
+    assert 0 < result["bits_per_byte"] < 9
     sys.modules.pop("runs_proxy", None)

@@ -62,6 +62,7 @@ def views(corpus: Path, out: Path, options: list[str], threads: int = 1) -> View
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("form", "lm"),
     [("codebook", "small"), ("packed-tail", "small"), ("lm", "small"), ("lm", "paper"), ("range-lm", "paper")],

@@ -555,7 +555,7 @@ def test_a_run_goes_out_and_generates_and_is_measured_from_there(
         return shown(lambda: generate(GenerateOptions(run=run, prompt="name_1 = ", max_bytes=40)))
 
     assert text(folders["full"]) == text(folders["raw-only"]) == text(str(run))
-    bits = [evaluate(BpbOptions(run=r, documents=2, markov=())).bits_per_byte for r in (str(run), folders["full"])]
+    bits = [evaluate(BpbOptions(run=r, documents=2, markov=()))["bits_per_byte"] for r in (str(run), folders["full"])]
     assert bits[0] == bits[1]
     # from a full folder the byte model can be had later too
     export(ExportOptions(run=folders["full"], out=str(tmp_path / "later")))

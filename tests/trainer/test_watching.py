@@ -18,7 +18,8 @@ from trainer.checkpoints.restore import restore
 from trainer.data.dataset import Dataset
 from trainer.data.lanes import held_out
 from trainer.data.views import Mode
-from trainer.evaluate.bpb import score
+from trainer.evaluate.blocks import blocks_of
+from trainer.evaluate.bpb import code_length
 from trainer.model.heads import Loss, reweighted
 from trainer.plot import PlotOptions, plot
 from trainer.run_log import read_metrics
@@ -149,8 +150,9 @@ def test_validation_is_the_evaluation_of_the_same_documents(
             break
     size = sum(map(len, documents))
     assert len(documents) > 1
-    bits = score(restore(str(tmp_path)).model, documents, 256, 3, sentinels=mode is not Mode.NO_SENTINELS)
-    assert found[-1] == pytest.approx(bits / size, rel=1e-5)
+    model = restore(str(tmp_path)).model
+    blocks = [blocks_of(raw, 256, mode is not Mode.NO_SENTINELS) for raw in documents]
+    assert found[-1] == pytest.approx(sum(code_length(model, one, 256) for one in blocks) / size, rel=1e-5)
 
 
 def test_validation_changes_no_loss(datasets: dict[str, Path], tmp_path: Path) -> None:

@@ -137,6 +137,23 @@ class Dataset:
 
         return RowGroup(keys, lengths, load)
 
+    def groups(self, ordinal: int) -> list[str]:
+        """The `group` of each row of a row group, from verified bytes; "" where a row has none.
+
+        Raises:
+            UserError: missing or damaged; the message names shard and row group.
+        """
+        with self._lock, self._damage_named(ordinal):
+            shard = self._shard(int(self._shard_of[ordinal]))
+            if "group" not in shard.columns:
+                return [""] * int(self.rows[ordinal])
+            stored = _Stored(shard, int(self._group_of[ordinal]), ordinal, ("group",))
+            self._verify(stored, ("group",))
+            found = [name or "" for name in shard.group_names(stored.group, stored.chunks)]
+            if len(found) != self.rows[ordinal]:
+                raise CorruptionError("group has another length than the row-group table says")
+            return found
+
     def damaged_document(self, ordinal: int, doc_id: bytes, what: str) -> UserError:
         """The error for a document whose columns do not fit each other."""
         return self._damaged(ordinal, f"document {doc_id.hex()}: {what}")

@@ -93,6 +93,11 @@ class Shard:
                 pass
         return _column_by_arrow(self._table(group, chunks, (name,)), name)
 
+    def group_names(self, group: int, chunks: Chunks) -> list[str | None]:
+        """The `group` of each row, from its verified chunk."""
+        names: list[str | None] = self._table(group, chunks, ("group",))["group"].to_pylist()
+        return names
+
     def _is_direct(self, group: int) -> bool:
         """Whether `pages.py` knows the row group's layout, as far as the footer says."""
         if group not in self._direct:

@@ -1,0 +1,43 @@
+"""What a page may not tell: credentials, and where things lie on the machine that it was made on.
+
+A path that the user gave for this report is shown as it was given; of any other absolute path only the last part.
+"""
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from schemas.secrets import HIDDEN, redacted
+
+_PATH = re.compile(r"(?<![\w.:/~-])(?:~[\w-]*)?/(?:[^\s/'\":;,()<>|]+/)+[^\s/'\":;,()<>|]*")
+"""An absolute path of two parts or more, which is no part of a URL."""
+
+
+def shown(text: str, given: Collection[str]) -> str:
+    """The text without credentials and without paths but those given, and what lies below them."""
+
+    def short(match: re.Match[str]) -> str:
+        path = match.group()
+        if any(path == one or path.startswith(f"{one.rstrip('/')}/") for one in given if one):
+            return path
+        return f"…/{path.rstrip('/').rpartition('/')[2]}"
+
+    return _PATH.sub(short, redacted(text))
+
+
+def cleaned(value: Any, given: Collection[str]) -> Any:
+    """A JSON value with all texts as `shown` gives them."""
+    if isinstance(value, str):
+        return shown(value, given)
+    if isinstance(value, dict):
+        return {
+            shown(key, given): HIDDEN if _is_secret(key, item) else cleaned(item, given) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [cleaned(item, given) for item in value]
+    return value
+
+
+def _is_secret(key: str, value: Any) -> bool:
+    """Whether a text stands under the name of a secret."""
+    return isinstance(value, str) and redacted(f"{key}=x{value}").endswith(f"={HIDDEN}")

@@ -1,0 +1,162 @@
+"""The documents that an evaluation is about: held-out ones of a dataset, with their group and the views it needs."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.errors import UserError
+from trainer.checkpoints.restore import Restored
+from trainer.data.dataset import Dataset
+from trainer.data.lanes import is_held_out
+
+By = Literal["group", "source"]
+"""What documents are put together by: the dataset's group (by default the file extension), or their input file."""
+
+Item = TypeVar("Item")
+
+
+class Grouped(Protocol):
+    """What can be put together: a group and bytes."""
+
+    @property
+    def group(self) -> str:
+        """Its name."""
+
+    @property
+    def raw(self) -> bytes:
+        """By which groups are ranked."""
+
+
+Member = TypeVar("Member", bound=Grouped)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A document that is not empty.
+
+    Attributes:
+        key: doc_id, record, piece and source: unique in a dataset.
+        group: or source, whichever was asked for.
+        raw: its bytes.
+        comp: its comp view, vocabulary ids int32 [symbols]; None if it was not asked for.
+        spans: bytes of each symbol, uint16 [symbols]; None if it was not asked for, or there are none.
+    """
+
+    key: str
+    group: str
+    raw: bytes
+    comp: npt.NDArray[np.int32] | None = None
+    spans: npt.NDArray[np.uint16] | None = None
+
+
+def dataset_of(run: str, restored: Restored, data: str | None) -> Dataset:
+    """The dataset that is meant: the one given, else the run's first.
+
+    Raises:
+        UserError: the run does not say, or there is no dataset there.
+    """
+    url = data or next(iter(restored.config["data"]), None)
+    if url is None:
+        raise UserError(f"RUN={run}: does not say what it was trained on; give --data")
+    return Dataset(url)
+
+
+def check_proxy(run: str, restored: Restored, dataset: Dataset, remedy: str) -> None:
+    """See that a dataset's symbols are those that a model was trained on.
+
+    Raises:
+        UserError: they are of another proxy.
+    """
+    same = restored.vocabulary == dataset.vocabulary
+    known = (restored.fingerprint or "unknown")[:8]
+    if not same or restored.fingerprint not in (None, dataset.fingerprint):
+        raise UserError(
+            f"DATA={dataset.url}: its symbols are of another proxy ({dataset.proxy_name}, {dataset.fingerprint[:8]}) "
+            f"than those of RUN={run} ({restored.vocabulary.proxy}, {known}); {remedy}"
+        )
+
+
+def texts_of(
+    dataset: Dataset,
+    val_fraction: float | None,
+    count: int | None = None,
+    columns: tuple[str, ...] = ("raw",),
+    by: By = "group",
+) -> list[Text]:
+    """The first documents of a dataset that are not empty, in stored order.
+
+    Args:
+        dataset: of which row groups are read until there are enough.
+        val_fraction: only documents held out by it; None: all there are.
+        count: at most so many; None: no bound.
+        columns: raw, comp and spans, as far as they are needed.
+        by: what `group` is.
+
+    Raises:
+        UserError: the dataset is damaged, or there is no such document.
+    """  # fmt: skip
+    found = list(_read(dataset, val_fraction, count, columns, by))
+    if not found:
+        if val_fraction is None:
+            raise UserError(f"DATA={dataset.url}: no document that is not empty")
+        raise UserError(
+            f"DATA={dataset.url}: no held-out documents at val_fraction {val_fraction}; train with a larger"
+        )
+    return found
+
+
+def _read(
+    dataset: Dataset, val_fraction: float | None, count: int | None, columns: tuple[str, ...], by: By
+) -> Iterator[Text]:
+    left = sys.maxsize if count is None else count
+    for ordinal in range(len(dataset)):
+        rows = dataset.read(ordinal, columns)
+        groups: list[str] | None = None
+        for row, key in enumerate(rows.keys):
+            if not rows.raw_bytes[row] or (val_fraction is not None and not is_held_out(key, val_fraction)):
+                continue
+            if by == "group" and groups is None:
+                groups = dataset.groups(ordinal)
+            document = rows.document(row)
+            yield Text(
+                key=f"{key.doc_id.hex()} {key.record} {key.piece} {key.source}",
+                group=key.source if groups is None else groups[row],
+                raw=document.raw.tobytes(),
+                # copies: a slice would keep its whole row group in memory
+                comp=_copy(document.comp) if "comp" in columns else None,
+                spans=_copy(document.spans) if "spans" in columns else None,
+            )
+            left -= 1
+            if left == 0:
+                return
+
+
+def _copy(column: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+    return None if column is None else column.copy()
+
+
+def grouped(texts: Iterable[Member], most: int) -> dict[str, list[Member]]:
+    """Documents by group, the group with the most bytes first; beyond so many groups the rest is "(others)"."""
+    found: dict[str, list[Member]] = {}
+    for text in texts:
+        found.setdefault(text.group or "(none)", []).append(text)
+    names = sorted(found, key=lambda name: (-sum(len(text.raw) for text in found[name]), name))
+    if len(names) <= most:
+        return {name: found[name] for name in names}
+    kept = {name: found[name] for name in names[: most - 1]}
+    return {**kept, "(others)": [text for name in names[most - 1 :] for text in found[name]]}
+
+
+def watched(items: Sequence[Item], word: str, *, done: int = 0) -> Iterator[Item]:
+    """The items one by one, with a line on standard error that says how far they are, if it is a terminal."""
+    shown = sys.stderr.isatty()
+    for number, item in enumerate(items, done + 1):
+        yield item
+        if shown:
+            sys.stderr.write(f"\r{number:,} of {done + len(items):,} {word}")
+    if shown:
+        sys.stderr.write("\r\033[K")

@@ -1,0 +1,1 @@
+"""Evaluations that run what a model wrote: pass@k and robustness."""

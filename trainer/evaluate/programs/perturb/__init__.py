@@ -1,0 +1,1 @@
+"""Perturbations of prompts that keep what is asked for, in four families: see `families.py`."""

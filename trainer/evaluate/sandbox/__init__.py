@@ -1,0 +1,1 @@
+"""Where programs that nobody has read run: namespaces, limits, and one verdict."""
