@@ -7,7 +7,7 @@ from typing import Literal
 from schemas.errors import UserError
 from schemas.vocabulary import COMP_OFFSET
 from trainer.data.options import LoaderOptions
-from trainer.data.views import Mode
+from trainer.data.views import COMP_RATE, Mode
 from trainer.model.evabyte import ModelConfig, Recompute
 from trainer.planning.budget import Budget
 from trainer.planning.limits import flops_per_symbol
@@ -47,6 +47,9 @@ class TrainOptions:
         val_fraction: share of documents held out.
         ramp: steps over which r rises and pairs occur; default min(10,000, N // 5).
         pair_symbols: longest aligned part of a pair; default T // 2.
+        comp_rate: r after the ramp, the share of comp among views.
+        raw_fraction: share of the training documents that may be shown raw; the others are shown as comp views alone,
+            or not at all with MODE=bytes: raw text starved, comp text not.
         validate_every: steps between two figures on held-out raw documents; the last step gives one too; 0: none.
         validate_bytes: of those documents.
         seed: of the run.
@@ -89,6 +92,8 @@ class TrainOptions:
     val_fraction: float = 0.005
     ramp: int | None = None
     pair_symbols: int | None = None
+    comp_rate: float = COMP_RATE
+    raw_fraction: float = 1.0
     validate_every: int = 500
     validate_bytes: int = 1 << 17
     seed: int = 0
@@ -196,6 +201,8 @@ class TrainOptions:
             mode=self.mode,
             ramp=self.ramp,
             pair_symbols=self.pair_symbols,
+            comp_rate=self.comp_rate,
+            raw_fraction=self.raw_fraction,
             main_heads=model.main_heads,
             raw_heads=model.raw_heads,
             reference_loss=self.loss == "reference",

@@ -1,5 +1,6 @@
 """The loader: the same batches for every world size, prefetch depth and restart; state; refusals."""
 
+import itertools
 import json
 import random
 from typing import Any
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from data_fixtures import MemoryDataset, Row, loader_of, made_dataset, make_row, random_dataset, run_world
 
+from schemas.draws import document_id, split_uniform
 from schemas.errors import UserError
-from schemas.vocabulary import BYTES
+from schemas.vocabulary import BYTE_OFFSET, BYTES, COMP_OFFSET, RAW_OPEN
 from trainer.data.batch import Counts
 from trainer.data.loader import Loader
 from trainer.data.options import LoaderOptions
@@ -294,3 +296,34 @@ def test_micro_batches_are_slices(dataset: MemoryDataset) -> None:
     assert len(parts) == 2
     for name in batch.arrays._fields:
         assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(batch.arrays, name))
+
+
+@pytest.mark.parametrize("mode", [Mode.BYTES, Mode.PROXY])
+def test_with_little_raw_text_any_world_and_resume_gives_the_same_batches_and_other_states_are_refused(
+    dataset: MemoryDataset, mode: Mode
+) -> None:
+    options = {"mode": mode, "raw_fraction": 0.5, "main_heads": 1, "raw_heads": 0}
+    whole, _ = run_world(dataset, 40, 1, **options)
+    first, state = run_world(dataset, 25, 2, **options)
+    rest, _ = run_world(dataset, 15, 4, json.loads(json.dumps(state)), **options)
+    assert first + rest == whole
+    usual, _ = run_world(dataset, 40, 1, **{**options, "raw_fraction": 1.0})
+    assert usual != whole
+    with pytest.raises(UserError, match=r"raw_fraction 0\.5 -> None"):
+        loader_of(dataset, **{**options, "raw_fraction": 1.0}).load_state(state)
+
+
+@pytest.mark.parametrize("mode", [Mode.BYTES, Mode.PROXY, Mode.ALWAYS_PAIR])
+def test_raw_bytes_are_those_of_the_documents_that_may_be_shown(dataset: MemoryDataset, mode: Mode) -> None:
+    loader = loader_of(dataset, mode=mode, raw_fraction=0.25, val_fraction=0.2, main_heads=1, raw_heads=0)
+    rows = [row for group in dataset.groups for row in group]
+    may = [row.raw for row in rows if split_uniform(document_id(row.raw)) >= 1 - 0.25 * 0.8]
+    starts = 0
+    for _ in range(60):
+        for ids in next(loader).arrays.ids.tolist():
+            for at in (place for place, value in enumerate(ids) if value == RAW_OPEN):
+                shown = itertools.takewhile(lambda value: BYTE_OFFSET <= value < COMP_OFFSET, ids[at + 1 :])
+                text = bytes(value - BYTE_OFFSET for value in shown)
+                assert any(text in raw for raw in may)
+                starts += len(text) > 8
+    assert starts > 20

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.draws import document_id
+from schemas.draws import document_id, split_uniform
 from schemas.errors import UserError
 from trainer.data.rows import RowKey
-from trainer.data.views import Mode, Schedule, View, default_ramp, probabilities
+from trainer.data.views import Mode, Schedule, View, default_ramp, probabilities, raw_text_from
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "golden.json").read_text())["pairs"]
 
@@ -87,3 +87,42 @@ def test_views_depend_on_key_epoch_and_seed_and_on_the_step_only_through_r() -> 
 def test_a_negative_ramp_is_refused() -> None:
     with pytest.raises(UserError, match="--ramp -1"):
         Schedule(mode=Mode.PROXY, ramp=-1, seed=0)
+
+
+@given(st.floats(0.01, 0.99), st.booleans(), st.floats(0.01, 0.99))
+def test_with_few_documents_to_show_raw_the_share_of_comp_is_r_as_far_as_it_can_be(
+    rate: float, pairing: bool, fraction: float
+) -> None:
+    pair, comp, raw = probabilities(rate, pairing=pairing, fraction=fraction)
+    assert min(pair, comp, raw) >= 0
+    assert pair + comp + raw == pytest.approx(1)
+    comps, raws = 1 - fraction + fraction * (pair + comp), fraction * (pair + raw)
+    if fraction >= 1 - rate + 1e-9 or (pairing and fraction * rate >= 1 - rate):
+        assert comps / (comps + raws) == pytest.approx(rate)
+    else:
+        assert raws == pytest.approx(fraction)  # all that may be raw is
+        assert comps / (comps + raws) > rate - 1e-9
+        assert pair == (1 if pairing else 0)
+
+
+@pytest.mark.parametrize("mode", [Mode.PROXY, Mode.NEVER_PAIR, Mode.ALWAYS_PAIR, Mode.NO_SENTINELS])
+def test_documents_that_must_not_be_shown_raw_never_are(mode: Mode) -> None:
+    least = raw_text_from(0.05, 0.1)
+    assert least == pytest.approx(0.905)
+    schedule = Schedule(mode=mode, ramp=100, seed=7, raw_text_from=least, raw_fraction=0.1)
+    raw = 0
+    for key in KEYS:
+        for step in (0, 50, 100):
+            view = schedule.view(key, step, step)
+            raw += view is not View.COMP
+            assert view is View.COMP or split_uniform(key.doc_id) >= least
+    assert raw > 100
+
+
+def test_another_top_of_r() -> None:
+    schedule = Schedule(mode=Mode.PROXY, ramp=10, seed=0, comp_rate=0.5)
+    assert [schedule.rate(t) for t in (0, 5, 10)] == pytest.approx([0.4, 0.45, 0.5])
+    assert Schedule(mode=Mode.PROXY, ramp=10, seed=0, comp_rate=0.2).rate(0) == pytest.approx(0.2)
+    for options in ({"comp_rate": 1.0}, {"raw_fraction": 0.0}):
+        with pytest.raises(UserError, match="expected more than 0"):
+            Schedule(mode=Mode.PROXY, ramp=0, seed=0, **options)

@@ -20,7 +20,7 @@ from trainer.data.packing import BatchWriter, Layout
 from trainer.data.prefetch import Prefetch
 from trainer.data.sequences import Lane
 from trainer.data.state import Identity, check_identity, lane_states, make_state
-from trainer.data.views import Mode, Schedule
+from trainer.data.views import COMP_RATE, Mode, Schedule, raw_text_from
 
 
 class Loader:
@@ -43,12 +43,19 @@ class Loader:
         """
         self.options = options
         self.datasets = [Dataset(url) for url in options.data] if datasets is None else list(datasets)
-        self.schedule = Schedule(mode=options.mode, ramp=options.ramp_steps, seed=options.seed)
+        self.schedule = Schedule(
+            mode=options.mode,
+            ramp=options.ramp_steps,
+            seed=options.seed,
+            comp_rate=options.comp_rate,
+            raw_text_from=raw_text_from(options.val_fraction, options.raw_fraction),
+            raw_fraction=options.raw_fraction,
+        )
         self.notes = check_val_fraction(options.val_fraction)
         _check_same_proxy(self.datasets)
         for dataset in self.datasets:
             self.notes += _check_views(dataset, self.schedule)
-            self.notes += check_lanes(dataset, options.batch, options.val_fraction)
+            self.notes += check_lanes(dataset, options.batch, options.trained_from)
         self.vocabulary = vocabulary_of(self.datasets, options.mode)
         self._spans_known = not self._uses_comp or all(dataset.has_spans for dataset in self.datasets)
         self.memory_bytes = self._memory()
@@ -138,7 +145,10 @@ class Loader:
     def _make_identity(self) -> Identity:
         options = self.options
         weights = options.weights or (1.0,) * len(self.datasets)
+        # only where they are not the usual: states of before are states of now
+        unusual = {"comp_rate": (options.comp_rate, COMP_RATE), "raw_fraction": (options.raw_fraction, 1.0)}
         return {
+            **{name: value for name, (value, usual) in unusual.items() if value != usual},
             "batch": options.batch,
             "sequence": options.sequence,
             "seed": options.seed,
@@ -193,7 +203,7 @@ class _Producer:
             Lane(
                 lane,
                 [
-                    Cursor(dataset, deal, lane, options.seed, options.val_fraction, options.mode.columns)
+                    Cursor(dataset, deal, lane, options.seed, options.trained_from, options.mode.columns)
                     for dataset, deal in zip(datasets, deals, strict=True)
                 ],
                 weights,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from schemas.errors import UserError
-from trainer.data.views import Mode, default_ramp
+from trainer.data.views import COMP_RATE, Mode, default_ramp, raw_text_from
 
 MOST_HEADS = 64
 """Far above any head count in use; heads are counted in a byte."""
@@ -24,6 +24,9 @@ class LoaderOptions:
         mode: what is trained on.
         ramp: steps over which r rises and pairs occur; None: min(10,000, N // 5).
         pair_symbols: longest aligned part of a pair, in ids; None: T // 2.
+        comp_rate: r after the ramp.
+        raw_fraction: share of the training documents that may be shown raw; the others are shown as comp views alone,
+            or not at all with mode `bytes`.
         main_heads: P, heads over the full vocabulary.
         raw_heads: R, heads over bytes and specials.
         reference_loss: labels as published, openers included.
@@ -43,6 +46,8 @@ class LoaderOptions:
     mode: Mode = Mode.PROXY
     ramp: int | None = None
     pair_symbols: int | None = None
+    comp_rate: float = COMP_RATE
+    raw_fraction: float = 1.0
     main_heads: int = 1
     raw_heads: int = 1
     reference_loss: bool = False
@@ -109,6 +114,11 @@ class LoaderOptions:
     def ramp_steps(self) -> int:
         """The ramp that holds."""
         return default_ramp(self.steps) if self.ramp is None else self.ramp
+
+    @property
+    def trained_from(self) -> float:
+        """The least split draw of a document that is trained on: those below are held out, or not wanted."""
+        return raw_text_from(self.val_fraction, self.raw_fraction) if self.mode is Mode.BYTES else self.val_fraction
 
     @property
     def longest_part(self) -> int:

@@ -17,7 +17,7 @@ from schemas.errors import UserError
 from schemas.vocabulary import COMP_OFFSET
 from trainer.config import BYTES_HEADS
 from trainer.data.dataset import Dataset
-from trainer.data.views import RATE_AT_START, RATE_RISE
+from trainer.data.views import COMP_RATE
 from trainer.model.evabyte import EvaByte, ModelConfig, Recompute, parameters
 from trainer.parallel import Processes, shard
 from trainer.planning.budget import Budget, raw_share, steps_for, text_share
@@ -197,7 +197,7 @@ class Run:
                 gpu=True,
             ),
             bytes_per_symbol=1.0 if bytes_only else bytes_per_symbol,
-            rate=0.0 if bytes_only else RATE_AT_START + RATE_RISE,
+            rate=0.0 if bytes_only else COMP_RATE,
         )
 
     @property
