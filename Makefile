@@ -20,7 +20,7 @@ PROXY_OPTIONS = $(call opt,PROXY,proxy) $(call opt,CODER,coder) $(call opt,BITS,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install preprocess verify manifest summary sql inspect measure demo train generate evaluate report export plan compressor check lint types test test-slow bench format clean
+.PHONY: help install preprocess verify manifest summary sql inspect measure demo train generate evaluate study report export plan compressor check lint types test test-slow bench format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,6 +86,9 @@ generate: $(STAMP)  ## bytes from a trained model: RUN=... PROMPT=...
 
 evaluate: $(STAMP)  ## what a model knows: RUN=... WHAT=bpb|translation|humaneval|robustness|cost
 	@$(PY) -m trainer evaluate $(call quote,$(or $(WHAT),bpb)) $(call opt,RUN,run) $(ARGS)
+
+study: $(STAMP)  ## compare ways to train, all by one command that goes on: PRESET=smoke|cpu|h200|paper CORPUS=... OUT=...
+	@$(PY) -m trainer study $(call opt,PRESET,preset) $(if $(filter command environment,$(origin CORPUS)),--corpus $(call quote,$(CORPUS))) $(call opt,OUT,out) $(ARGS)
 
 report: $(STAMP)  ## one HTML page of a dataset, runs, a study: DATA=... RUN='a b' STUDY=... OUT=... (nothing: of the demo)
 	@$(PY) -m pipelines report $(if $(filter command environment,$(origin DATA)),--data $(call quote,$(DATA))) $(if $(RUN),--run $(RUN)) $(call opt,STUDY,study) $(call opt,TOKENIZER,tokenizer) $(call opt,OUT,out) $(ARGS)

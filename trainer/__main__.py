@@ -24,6 +24,7 @@ def main() -> int:
             "robust pass@1 under perturbed prompts",
         ),
         "evaluate cost": Command("trainer.evaluate.cost", "CostOptions", "evaluate", "what inference costs"),
+        "study": Command("trainer.study.command", "StudyOptions", "study", "many runs compared, by one plan"),
         "export": Command("trainer.huggingface.export", "ExportOptions", "export", "a run -> a Hugging Face folder"),
         "plan": Command("trainer.planning.plan", "PlanOptions", "plan", "what a run takes: memory, time, cost"),
         "plot": Command("trainer.plot", "PlotOptions", "plot", "loss curves of runs, as a picture"),

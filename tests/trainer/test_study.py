@@ -1,0 +1,189 @@
+"""Studies: plans, the runs and their sizes, tables; a whole small study, killed and resumed (slow)."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import UserError
+from trainer.data.views import Mode
+from trainer.study.command import StudyOptions, study
+from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
+from trainer.study.presets import PRESETS
+from trainer.study.runs import RECORD, Run, runs_of
+from trainer.study.tables import tables
+
+SCALE = ScalePlan(scale="tiny", symbols=100_000, batch=4, sequence=256)
+
+
+def plan_of(*arms: Arm, **fields: Any) -> Plan:
+    given = {"name": "t", "corpus": "stdlib", "scales": (SCALE,), "seeds": (0, 1), **fields}
+    return Plan(datasets=(DatasetPlan(name="d", options=()),), arms=arms, **given)
+
+
+BYTES = Arm(name="bytes", dataset="d", mode=Mode.BYTES)
+PROXY = Arm(name="proxy", dataset="d", mode=Mode.PROXY)
+
+
+def baseline(sizing: Sizing) -> Arm:
+    return Arm(name=str(sizing), dataset="d", mode=Mode.BYTES, sizing=sizing, of="proxy")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_plans_and_come_back_from_their_files(name: str) -> None:
+    plan = PRESETS[name]
+    assert Plan.from_json(plan.to_json().encode(), "p") == plan
+    arms = {arm.name: arm for arm in plan.arms}
+    assert {
+        "bytes",
+        "bpe-model",
+        "proxy-bpe",
+        "proxy-neural",
+        "proxy-fuzzy",
+        "proxy-range",
+        "proxy-gzip",
+    } <= arms.keys()
+    assert {arm.sizing for arm in arms.values() if arm.of == "proxy-neural"} == set(Sizing) - {Sizing.SYMBOLS}
+
+
+@pytest.mark.parametrize(
+    ("arms", "fields", "text"),
+    [
+        ((), {}, "expected an arm"),
+        ((BYTES, BYTES), {}, "each may be there once"),
+        ((dataclasses.replace(BYTES, dataset="e"),), {}, "dataset e, which is not in the plan"),
+        ((baseline(Sizing.ONE_PASS), PROXY), {}, "must stand before it"),
+        ((dataclasses.replace(BYTES, of="bytes"),), {}, "do not go together"),
+        ((BYTES,), {"seeds": ()}, "a seed at least"),
+        ((BYTES,), {"scales": (dataclasses.replace(SCALE, symbols=1000),)}, "less than one step"),
+        ((BYTES,), {"scales": (dataclasses.replace(SCALE, scale="huge"),)}, "huge"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(arms: tuple[Arm, ...], fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        plan_of(*arms, **fields)
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b"{}", b'{"name": 1, "arms": [{"mode": "x"}]}'])
+def test_a_file_that_is_no_plan_is_one_line(data: bytes) -> None:
+    with pytest.raises(UserError, match="p: not a plan of a study"):
+        Plan.from_json(data, "p")
+
+
+def keep(run: Run, **fields: Any) -> dict[str, Any]:
+    record = {
+        "scale": run.scale.scale, "arm": run.arm.name, "seed": run.seed, "steps": 97, "symbols": 99_000,
+        "raw_view_bytes": 0, "comp_view_bytes": 0, "pairs": 0, "dataset_raw_bytes": 400_000, "raw_bits_per_byte": 2.0,
+        "comp_bits_per_byte": None, "after_own": None, "after_other": None, "after_none": None, "gate": None, **fields,
+    }  # fmt: skip
+    run.folder.mkdir(parents=True)
+    (run.folder / RECORD).write_text(json.dumps(record))
+    return record
+
+
+def option(command: list[str], name: str) -> str:
+    return command[command.index(f"--{name}") + 1]
+
+
+def test_baselines_are_sized_by_what_their_arm_saw_raw(tmp_path: Path) -> None:
+    plan = plan_of(PROXY, *(baseline(sizing) for sizing in Sizing if sizing is not Sizing.SYMBOLS), seeds=(3,))
+    proxy, one_pass, same_steps, repeated = runs_of(plan, tmp_path)
+    with pytest.raises(UserError, match="a baseline of tiny-proxy-s3, which is not done"):
+        one_pass.train_command()
+    keep(proxy, raw_view_bytes=26_000)
+    assert option(proxy.train_command(), "symbols") == "100000"
+    command = one_pass.train_command()
+    assert (option(command, "symbols"), option(command, "batch"), option(command, "seed")) == ("26000", "4", "3")
+    command = same_steps.train_command()
+    assert (option(command, "symbols"), option(command, "batch")) == ("26000", "1")
+    command = repeated.train_command()
+    assert (option(command, "symbols"), option(command, "batch")) == ("100000", "4")
+    assert float(option(command, "raw-fraction")) == pytest.approx(26_000 / (0.95 * 400_000))
+
+
+def test_a_difference_within_the_seeds_range_is_none_and_who_fails_the_gate_is_marked(tmp_path: Path) -> None:
+    other = dataclasses.replace(PROXY, name="other")
+    plan = plan_of(BYTES, PROXY, other)
+    records = {}
+    for run in runs_of(plan, tmp_path):
+        value = {"bytes": (2.0, 2.1), "proxy": (1.7, 1.75), "other": (2.0, 2.3)}[run.arm.name][run.seed]
+        gate = {"bytes": None, "proxy": -0.9, "other": (-0.9, -0.1)[run.seed]}[run.arm.name]
+        records[run.name] = keep(run, raw_bits_per_byte=value, gate=gate)
+    text = tables(plan, runs_of(plan, tmp_path), records)
+    assert "| proxy | same ids | 1.725 (1.700 to 1.750) | 2.050 (2.000 to 2.100) | -0.325 | 0.100 | better |" in text
+    assert "| +0.100 | 0.300 | none, not aligned |" in text
+    assert text.index("own minus other") < text.index("The same number of ids")
+    alone = tables(plan, runs_of(plan, tmp_path), {name: one for name, one in records.items() if name.endswith("s0")})
+    assert "-0.300 | 0.000 | one seed |" in alone
+    assert "3 of 6 runs are done" in alone
+
+
+def test_another_plan_in_the_folder_is_refused_and_a_dry_run_lists(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study(StudyOptions(preset="smoke", out=str(tmp_path), dry_run=True))
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == len(PRESETS["smoke"].arms)
+    assert all(line.startswith("to do tiny-") for line in listed)
+    with pytest.raises(UserError, match=r"plan\.json: another plan than this"):
+        study(StudyOptions(preset="cpu", out=str(tmp_path), dry_run=True))
+    with pytest.raises(UserError, match="--only tiny-x-s0: no such run"):
+        study(StudyOptions(preset="smoke", out=str(tmp_path), only=("tiny-x-s0",)))
+    with pytest.raises(UserError, match="--preset x: expected one of smoke"):
+        StudyOptions(preset="x")
+
+
+def test_jobs_for_slurm_put_baselines_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study(StudyOptions(preset="paper", out=str(tmp_path), slurm=True))
+    names = (tmp_path / "jobs.txt").read_text().splitlines()
+    first = sum(arm.of is None for arm in PRESETS["paper"].arms) * 5
+    assert len(names) == len(PRESETS["paper"].arms) * 5
+    assert not any("same-steps" in name for name in names[:first])
+    assert f"--array=1-{first} " in (tmp_path / "jobs.sh").read_text()
+    subprocess.run(["sh", "-n", str(tmp_path / "jobs.sh")], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_a_killed_study_goes_on_to_the_same_results(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for index in range(60):
+        (corpus / f"{index}.py").write_text("".join(f"def f{n}(x):\n    return x + {n * index}\n" for n in range(400)))
+    plan = dataclasses.replace(
+        PRESETS["smoke"],
+        corpus=str(corpus),
+        arms=tuple(
+            arm
+            for arm in PRESETS["smoke"].arms
+            if "neural" in arm.name or arm.name in ("bytes", "bpe-model", "starved")
+        ),
+    )
+    path = tmp_path / "given.json"
+    path.write_text(plan.to_json())
+    results = []
+    for name, kills in (("undisturbed", 0), ("killed", 4)):
+        out = tmp_path / name
+        command = [sys.executable, "-m", "trainer", "study", "--plan", str(path), "--out", str(out)]
+        for index in range(kills):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            done, deadline = len(list(out.glob(f"runs/*/{RECORD}"))), time.monotonic() + 400
+            while len(list(out.glob(f"runs/*/{RECORD}"))) == done and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            time.sleep(3 * index)  # into another part of the next run each time
+            os.kill(process.pid, (signal.SIGKILL, signal.SIGTERM)[index % 2])
+            process.communicate()
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        results.append((out / "results.json").read_bytes())
+        assert f"{len(plan.arms)} of {len(plan.arms)} runs are done" in ended.stdout
+    assert results[0] == results[1]
+    assert len(json.loads(results[0])["runs"]) == len(plan.arms)

@@ -1,0 +1,171 @@
+"""What a study compares, written down before its first run: datasets, arms, scales, seeds, evaluation, the test.
+
+An arm is a way to train. A baseline is an arm whose size follows from what another arm's run saw raw (`of`), so it runs
+after that one. All other arms see the same number of ids.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from schemas.errors import UserError
+from trainer.data.views import COMP_RATE, Mode
+from trainer.scales import scale_named
+
+
+class Sizing(StrEnum):
+    """How long an arm is trained."""
+
+    SYMBOLS = "symbols"
+    """As many ids as the plan says."""
+    ONE_PASS = "raw-one-pass"
+    """As many ids as the other arm saw raw bytes, in steps of the plan's size: fewer steps."""
+    SAME_STEPS = "raw-same-steps"
+    """As many ids as the other arm saw raw bytes, in about as many steps: smaller ones."""
+    REPEATED = "raw-repeated"
+    """As many ids as the plan says, of no more text than the other arm saw raw bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetPlan:
+    """A dataset of the study.
+
+    Attributes:
+        name: of its folder.
+        options: of `python -m pipelines preprocess` that make it, without corpus and --out.
+    """
+
+    name: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: unique in the plan.
+        dataset: its name.
+        mode: see `trainer.data.views`.
+        comp_rate: top of r.
+        raw_fraction: share of the documents that may be shown raw.
+        sizing: how long; see `Sizing`.
+        of: the arm that a baseline is of.
+    """
+
+    name: str
+    dataset: str
+    mode: Mode
+    comp_rate: float = COMP_RATE
+    raw_fraction: float = 1.0
+    sizing: Sizing = Sizing.SYMBOLS
+    of: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalePlan:
+    """One size of model and how it is trained.
+
+    Attributes:
+        scale: of the table of scales.
+        symbols: ids of a run.
+        batch: B, sequences of a step.
+        sequence: T, ids of a sequence.
+    """
+
+    scale: str
+    symbols: int
+    batch: int
+    sequence: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole study.
+
+    Attributes:
+        name: of it.
+        corpus: as `--corpus` of preprocess.
+        datasets: made from it.
+        arms: in the order in which they run.
+        scales: each with all arms.
+        seeds: each with all arms and scales.
+        val_fraction: held out of every run, the same documents for all arms.
+        documents: held-out ones that bits per byte are measured on.
+        translations: of those, that the gate is measured on.
+        gate: bits per byte after a document's own comp view minus after another's; an arm above it is not aligned, and
+            comparisons of it say nothing of transfer.
+        test: what will be compared and how, in words, for who reads the results.
+    """
+
+    name: str
+    corpus: str
+    datasets: tuple[DatasetPlan, ...]
+    arms: tuple[Arm, ...]
+    scales: tuple[ScalePlan, ...]
+    seeds: tuple[int, ...] = (0,)
+    val_fraction: float = 0.05
+    documents: int = 400
+    translations: int = 100
+    gate: float = -0.3
+    test: str = field(
+        default="Raw bits per byte of held-out documents, arm minus baseline at the same seed, mean over seeds, beside "
+        "the range over seeds; a difference within that range is none. Only arms that pass the gate show transfer."
+    )
+
+    def __post_init__(self) -> None:
+        names = [arm.name for arm in self.arms]
+        datasets = {dataset.name for dataset in self.datasets}
+        if not (self.arms and self.scales and self.seeds):
+            raise UserError(f"plan {self.name}: expected an arm, a scale and a seed at least")
+        for what, given in (("arms", names), ("seeds", self.seeds), ("scales", [one.scale for one in self.scales])):
+            if len(set(given)) < len(given):
+                raise UserError(f"plan {self.name}: {what} {', '.join(map(str, given))}: each may be there once")
+        for place, arm in enumerate(self.arms):
+            if arm.dataset not in datasets:
+                raise UserError(
+                    f"plan {self.name}: arm {arm.name} is of dataset {arm.dataset}, which is not in the plan"
+                )
+            if (arm.of is None) is not (arm.sizing is Sizing.SYMBOLS):
+                raise UserError(
+                    f"plan {self.name}: arm {arm.name}: sizing {arm.sizing} and of {arm.of} do not go together"
+                )
+            if arm.of is not None and arm.of not in names[:place]:
+                raise UserError(
+                    f"plan {self.name}: arm {arm.name} is a baseline of {arm.of}, which must stand before it"
+                )
+        for scale in self.scales:
+            scale_named(scale.scale)
+            if scale.symbols < scale.batch * scale.sequence:
+                raise UserError(f"plan {self.name}: {scale.scale}: {scale.symbols} symbols are less than one step")
+
+    def to_json(self) -> str:
+        """The file form."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, path: str) -> "Plan":
+        """Inverse of `to_json`.
+
+        Raises:
+            UserError: not a plan.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(data)
+            return cls(
+                **{
+                    **fields,
+                    "datasets": tuple(
+                        DatasetPlan(name=one["name"], options=tuple(one["options"])) for one in fields["datasets"]
+                    ),
+                    "arms": tuple(
+                        Arm(**{**one, "mode": Mode(one["mode"]), "sizing": Sizing(one.get("sizing", "symbols"))})
+                        for one in fields["arms"]
+                    ),
+                    "scales": tuple(ScalePlan(**one) for one in fields["scales"]),
+                    "seeds": tuple(fields.get("seeds", (0,))),
+                }
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: not a plan of a study ({type(error).__name__}: {error})") from None
