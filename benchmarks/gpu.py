@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -46,6 +46,8 @@ from trainer.run_log import read_metrics
 from trainer.scales import scale_named
 from trainer.trainer import Trainer
 
+Part = Literal["attention", "step", "curve", "decoding"]
+
 PROMPTS = ("import ", "def read(path", "class Node:\n", "    return self.")
 
 
@@ -57,12 +59,14 @@ class GpuBenchOptions:
         data: dataset of the steps and the curve.
         scale: of the steps.
         sequence: T of the steps and the attention.
-        micro_batch: sequences of a forward pass; the step has one micro-batch.
+        micro_batch: sequences of a forward pass.
+        passes: forward passes of a step.
         recompute: activations made anew in the steps.
         steps: of which the median counts.
         curve_scale: of the run.
         curve_mode: of the run; bytes has the heads that multi-byte decoding needs.
         minutes: of the whole program.
+        parts: of it; decoding takes the curve's run.
         wanted_mfu: below it a trace is written.
         out: folder for pictures, logs, traces and figures.
         toy: sizes for a CPU.
@@ -72,11 +76,13 @@ class GpuBenchOptions:
     scale: str = "1.5b"
     sequence: int = 16384
     micro_batch: int = 1
+    passes: int = 1
     recompute: str = "none"
     steps: int = 12
     curve_scale: str = "100m"
     curve_mode: str = "bytes"
     minutes: float = 9.0
+    parts: tuple[Part, ...] = ("attention", "step", "curve", "decoding")
     wanted_mfu: float = 0.5
     out: str = "runs/gpu-bench"
     toy: bool = False
@@ -103,6 +109,8 @@ def main(options: GpuBenchOptions) -> int:
         "curve": partial(curve_figures, options, out, until),
         "decoding": partial(decoding_figures, options, out, until),
     }.items():
+        if name not in options.parts:
+            continue
         start = time.monotonic()
         try:
             figures[name] = part()
@@ -165,8 +173,9 @@ def step_figures(options: GpuBenchOptions, out: Path) -> list[dict[str, Any]]:
     scale = scale_named(options.scale)
     trainer = Trainer(
         TrainOptions(
-            data=(options.data,), run=str(out / "step"), scale=options.scale, batch=options.micro_batch,
-            sequence=options.sequence, steps=1000, val_fraction=0.05, tensorboard=False, afresh=True,
+            data=(options.data,), run=str(out / "step"), scale=options.scale, micro_batch=options.micro_batch,
+            batch=options.micro_batch * options.passes, sequence=options.sequence, steps=1000, val_fraction=0.05,
+            tensorboard=False, afresh=True,
             recompute=options.recompute, validate_every=0, precision="fp32" if options.toy else None,
             device="cpu" if options.toy else None,
         ),
@@ -189,12 +198,14 @@ def step_figures(options: GpuBenchOptions, out: Path) -> list[dict[str, Any]]:
     trainer.model._attention = own
     found = []
     shape = StepShape(
-        sequence=options.sequence, micro_batch=options.micro_batch, recompute=trainer.options.recompute,
+        sequence=options.sequence, micro_batch=options.micro_batch, micro_batches=options.passes,
+        recompute=trainer.options.recompute,
         precision="fp32" if options.toy else "bf16", shared=not options.toy, gpu=not options.toy,
     )  # fmt: skip
     planned = predict(trainer.model_config, shape, Share.whole(trainer.model_config)).total
     print(
-        f"{options.scale}, T {options.sequence:,}, {options.micro_batch} a step, recompute {options.recompute}; ",
+        f"{options.scale}, T {options.sequence:,}, {options.passes} x {options.micro_batch} a step, "
+        f"recompute {options.recompute}; ",
         end="",
     )
     print(f"planned memory {planned / 1e9:.2f} GB\n")

@@ -95,12 +95,12 @@ def study(options: StudyOptions) -> None:
         return
     worker = _Worker(None if options.minutes is None else time.monotonic() + 60 * options.minutes)
     signal.signal(signal.SIGTERM, _interrupted)
-    failed: list[str] = []
+    failed: list[str] = []  # what failed before the time was over is told, too
     try:
         for dataset in plan.datasets:
             if any(run.arm.dataset == dataset.name for run in wanted):
                 _make_dataset(worker, plan, dataset.name, out)
-        failed = _run_all(worker, wanted, options.gpus, options.processes)
+        _run_all(worker, wanted, options.gpus, options.processes, failed)
     except _StoppedError:
         left = sum(run.record is None for run in wanted)
         _say(f"{options.minutes:g} minutes are over; {left} of {len(wanted)} runs are left: the same command goes on")
@@ -211,12 +211,11 @@ def _make_dataset(worker: _Worker, plan: Plan, name: str, out: Path) -> None:
     worker.run(["pipelines", *preprocess_command(plan, dataset, out)], out / "logs" / f"data-{name}.log")
 
 
-def _run_all(worker: _Worker, runs: list[Run], gpus: int, processes: int) -> list[str]:
-    """Do what is not done; what failed, a line each."""
+def _run_all(worker: _Worker, runs: list[Run], gpus: int, processes: int, failed: list[str]) -> None:
+    """Do what is not done; what failed is added, a line each."""
     places: Queue[int | None] = Queue()
     for gpu in range(gpus) if gpus else [None]:
         places.put(gpu)
-    failed: list[str] = []
     ended = {run.name: threading.Event() for run in runs}
 
     def work(run: Run) -> None:
@@ -226,7 +225,7 @@ def _run_all(worker: _Worker, runs: list[Run], gpus: int, processes: int) -> lis
         gpu = places.get()
         try:
             _run_one(worker, run, gpu, processes)
-        except UserError as error:
+        except (UserError, OSError) as error:
             failed.append(f"{run.name}: {error}")
             _say(f"failed: {run.name}: {error}")
         finally:
@@ -244,7 +243,6 @@ def _run_all(worker: _Worker, runs: list[Run], gpus: int, processes: int) -> lis
                 future.cancel()
             worker.end()
             raise
-    return failed
 
 
 def _run_one(worker: _Worker, run: Run, gpu: int | None, processes: int) -> None:

@@ -131,6 +131,8 @@ class Plan:
                 raise UserError(
                     f"plan {self.name}: arm {arm.name}: sizing {arm.sizing} and of {arm.of} do not go together"
                 )
+            if arm.of is not None and arm.mode is not Mode.BYTES:
+                raise UserError(f"plan {self.name}: arm {arm.name} is a baseline, so its mode must be bytes")
             if arm.of is not None and arm.of not in names[:place]:
                 raise UserError(
                     f"plan {self.name}: arm {arm.name} is a baseline of {arm.of}, which must stand before it"

@@ -39,8 +39,6 @@ _ABLATION = (
     Arm(name="always-pairs", dataset="neural", mode=Mode.ALWAYS_PAIR),
     Arm(name="no-sentinels", dataset="neural", mode=Mode.NO_SENTINELS),
     Arm(name="r-0.5", dataset="neural", mode=Mode.PROXY, comp_rate=0.5),
-    Arm(name="starved", dataset="neural", mode=Mode.PROXY, raw_fraction=0.1),
-    Arm(name="starved-bytes", dataset="neural", mode=Mode.BYTES, raw_fraction=0.1),
 )
 
 

@@ -8,7 +8,6 @@ Every step is a command that goes on where it was stopped, so a study does.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,11 +140,6 @@ class Run:
             **{f"after_{name}": gate.get(name, {}).get("value") for name in ("own", "other", "none")},
             "gate": gate.get("gate", {}).get("value"),
         }
-
-    def is_aligned(self, record: dict[str, Any]) -> bool | None:
-        """Whether a run passes the gate; None: it has none."""
-        gate = record["gate"]
-        return None if gate is None or not math.isfinite(gate) else gate < self.plan.gate
 
 
 def name_of(scale: str, arm: str, seed: int) -> str:

@@ -15,7 +15,7 @@ _SCRIPT = """\
 #SBATCH --job-name=study-{name}
 #SBATCH --signal=B:TERM@120
 run=$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {list})
-exec srun {python} -m trainer study --plan {plan} --out {out} --only "$run"
+exec srun {python} -m trainer study --plan {plan} --out {out} --only "$run" --processes 8     # GPUs of a node
 """
 
 
@@ -41,4 +41,4 @@ def write_jobs(plan: Plan, out: Path, runs: list[Run]) -> str:
             python=".venv/bin/python",
         )
     )  # fmt: skip
-    return f"{len(ordered)} runs in {names}; make the datasets first (logs/data-* of the plan), then see {script}"
+    return f"{len(ordered)} runs in {names}; make the datasets of its plan first, into {out}/data, then see {script}"

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import statistics
+import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def write_tables(plan: Plan, out: Path, runs: Sequence[Run]) -> str:
     for name, data in (
         ("results.json", json.dumps(results, indent=1) + "\n"), ("results.csv", rows.getvalue()), ("results.md", text),
     ):  # fmt: skip
-        temp = out / f"{name}.tmp"
+        temp = out / f"{name}.{uuid.uuid4().hex[:8]}.tmp"  # jobs of a cluster may write at once
         temp.write_text(data)
         temp.replace(out / name)
     return text
@@ -100,7 +101,7 @@ def _gates(plan: Plan, by_arm: dict[str, list[dict[str, Any]]]) -> str:
             own, other, none = (
                 _spread(by_arm[arm.name], f"after_{context}") or "-" for context in ("own", "other", "none")
             )
-            aligned = "aligned" if max(gate.values) < plan.gate else "not aligned"
+            aligned = "aligned" if all(value < plan.gate for value in gate.values) else "not aligned"
             rows.append((arm.name, own, other, none, gate, aligned))
     if not rows:
         return ""
@@ -112,7 +113,7 @@ def _arms(plan: Plan, by_arm: dict[str, list[dict[str, Any]]]) -> str:
     rows = []
     for arm in plan.arms:
         records = by_arm.get(arm.name, [])
-        if records and arm.of is None:
+        if records:
             figures = [_spread(records, f"{view}_bits_per_byte") or "-" for view in ("raw", "comp")]
             counts = [_mean(records, name) for name in ("raw_view_bytes", "comp_view_bytes")]
             rows.append(
@@ -123,14 +124,16 @@ def _arms(plan: Plan, by_arm: dict[str, list[dict[str, Any]]]) -> str:
         "arm", "raw, bits per byte", "comp, bits per raw byte", "raw seen, MB", "comp seen, MB of text", "pairs",
         "steps", "ids", "seeds",
     )  # fmt: skip
-    return "### The same number of ids\n\n" + _markdown(heads, rows)
+    return "### What each saw, and what came of it\n\n" + _markdown(heads, rows)
 
 
 def _baselines(plan: Plan, by_arm: dict[str, list[dict[str, Any]]]) -> str:
     """Arms beside bytes alone: at the same ids, and at the raw bytes that they saw."""
     arms = {arm.name: arm for arm in plan.arms}
-    usual = next((arm.name for arm in plan.arms if is_bytes(arm) and arm.of is None and arm.raw_fraction == 1), None)
-    pairs = [(arm.name, usual) for arm in plan.arms if usual is not None and arm.of is None and arm.mode.mixes]
+    # of arms that may show the same share of the text raw
+    plain = {arm.raw_fraction: arm.name for arm in reversed(plan.arms) if is_bytes(arm) and arm.of is None}
+    mixing = [arm for arm in plan.arms if arm.of is None and arm.mode.mixes and arm.raw_fraction in plain]
+    pairs: list[tuple[str | None, str]] = [(arm.name, plain[arm.raw_fraction]) for arm in mixing]
     pairs += [(arm.of, arm.name) for arm in plan.arms if arm.of is not None]
     rows = []
     for name, baseline in sorted(pairs, key=lambda pair: list(arms).index(str(pair[0]))):
@@ -147,7 +150,7 @@ def _baselines(plan: Plan, by_arm: dict[str, list[dict[str, Any]]]) -> str:
         mean = statistics.fmean(differences)
         reading = "one seed" if len(seeds) == 1 else "none" if abs(mean) <= noise else "better" if mean < 0 else "worse"
         gates = [ours[seed]["gate"] for seed in seeds]
-        if any(gate is None or gate >= plan.gate for gate in gates):
+        if not all(gate is not None and gate < plan.gate for gate in gates):
             reading += ", not aligned"
         rows.append(
             (name, _WORDS[arms[str(baseline)].sizing], of_arm, of_baseline, f"{mean:+.3f}", f"{noise:.3f}", reading)
