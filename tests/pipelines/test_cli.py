@@ -97,4 +97,4 @@ def test_a_command_loads_only_what_it_needs(name: str) -> None:
     program = f"import sys, {command.module}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "apache_beam"} & set(loaded)
-    assert ("duckdb" in loaded) == (name in ("sql", "inspect"))
+    assert ("duckdb" in loaded) == (name in ("sql", "inspect", "report"))
