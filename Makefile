@@ -12,6 +12,8 @@ DATA   ?= $(or $(OUT),$(shell $(PY) -m pipelines.default_out '$(CORPUS)' '$(PROX
 
 # An option is passed on only where it was given, so that the programs' own defaults hold.
 opt = $(if $($(1)),--$(2) $(call quote,$($(1))))
+# The same of a variable that has a default here, if the user gave it.
+given = $(if $(filter command environment,$(origin $(1))),--$(2) $(call quote,$($(1))))
 quote = '$(subst ','\'',$(1))'
 
 PROXY_OPTIONS = $(call opt,PROXY,proxy) $(call opt,CODER,coder) $(call opt,BITS,bits) \
@@ -88,10 +90,10 @@ evaluate: $(STAMP)  ## what a model knows: RUN=... WHAT=bpb|translation|humaneva
 	@$(PY) -m trainer evaluate $(call quote,$(or $(WHAT),bpb)) $(call opt,RUN,run) $(ARGS)
 
 study: $(STAMP)  ## compare ways to train, all by one command that goes on: PRESET=smoke|cpu|h200|paper CORPUS=... OUT=...
-	@$(PY) -m trainer study $(call opt,PRESET,preset) $(if $(filter command environment,$(origin CORPUS)),--corpus $(call quote,$(CORPUS))) $(call opt,OUT,out) $(ARGS)
+	@$(PY) -m trainer study $(call opt,PRESET,preset) $(call given,CORPUS,corpus) $(call opt,OUT,out) $(ARGS)
 
 report: $(STAMP)  ## one HTML page of a dataset, runs, a study: DATA=... RUN='a b' STUDY=... OUT=... (nothing: of the demo)
-	@$(PY) -m pipelines report $(if $(filter command environment,$(origin DATA)),--data $(call quote,$(DATA))) $(if $(RUN),--run $(RUN)) $(call opt,STUDY,study) $(call opt,TOKENIZER,tokenizer) $(call opt,OUT,out) $(ARGS)
+	@$(PY) -m pipelines report $(call given,DATA,data) $(if $(RUN),--run $(RUN)) $(call opt,STUDY,study) $(call opt,TOKENIZER,tokenizer) $(call opt,OUT,out) $(ARGS)
 
 export: $(STAMP)  ## a trained model in the Hugging Face format of EvaByte: RUN=... OUT=... ARGS='--kind full'
 	@$(PY) -m trainer export $(call opt,RUN,run) $(call opt,OUT,out) $(ARGS)

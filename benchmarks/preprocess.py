@@ -23,8 +23,9 @@ import tyro
 from pipelines.proxies.sampler import Sampler
 from pipelines.reading.corpus import list_corpus
 from pipelines.reading.records import ReadOptions
-from pipelines.runners.local_pool import ONE_THREAD, available_cores, use_one_thread
+from pipelines.runners.local_pool import ONE_THREAD, use_one_thread
 from schemas.draws import may_fit
+from schemas.machine import available_cores
 from schemas.manifest import Manifest, Receipt
 
 ROUNDS = 5

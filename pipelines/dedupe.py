@@ -28,12 +28,12 @@ from pipelines.drop_list import FOLDER
 from pipelines.job import Job
 from pipelines.reading.documents import Document
 from pipelines.reading.plan import Unit
-from pipelines.runners.local_pool import available_cores
 from pipelines.selection import kept
 from pipelines.shard import Outcome
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.files import sha256
+from schemas.machine import available_cores
 from schemas.manifest import seal, unseal
 from schemas.secrets import redacted
 from schemas.shard import FORMAT_VERSION

@@ -29,6 +29,7 @@ from pipelines.runners import local_pool
 from pipelines.storage import Folder
 from pipelines.verify_shard import NOT_AS_SEALED, Checked, Task, check_unit, groups_digest, is_as_sealed
 from schemas.errors import UserError
+from schemas.machine import available_cores
 from schemas.manifest import Manifest, Receipt, RejectsEntry, RowGroupEntry, ShardEntry
 from schemas.names import DATASET, MANIFEST, ROW_GROUPS
 from schemas.remote import StoreError
@@ -221,7 +222,7 @@ def _unexpected(folder: Folder, tasks: list[Task]) -> list[str]:
 def _checked(tasks: list[Task], options: VerifyOptions) -> Iterator[Checked]:
     """The units in order, each checked in a process; with one worker in this one."""
     stored = sum(task.shard.size for task in tasks if task.shard is not None)
-    workers = options.workers or min(local_pool.available_cores(), 1 + stored // WORKER_BYTES)
+    workers = options.workers or min(available_cores(), 1 + stored // WORKER_BYTES)
     workers = min(workers, len(tasks))
     console = Console(stderr=True)
 

@@ -346,6 +346,8 @@ class Trainer:
             "val_fraction": self.options.val_fraction,
             "head_weights": list(self.options.head_weights),
         }
+        if self.options.pair_symbols is not None:
+            identity["pair_symbols"] = self.options.pair_symbols
         return identity
 
     def _resume(self, found: Checkpoint) -> None:

@@ -6,9 +6,7 @@ Each section is there if its data is. Everything is read from files: no torch, n
 give the same bytes: a page holds no time and no machine's name.
 """
 
-import os
 import sys
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +35,7 @@ from pipelines.report.markup import name, plain
 from pipelines.report.privacy import shown
 from pipelines.report.runs import Run, read_runs
 from schemas.errors import UserError
+from schemas.files import write_whole
 from schemas.remote import is_remote
 
 DEMO_DATA, DEMO_RUN = "data/demo", "runs/demo"
@@ -215,17 +214,9 @@ def _page(options: ReportOptions, runs: Sequence[Run], first: str, sections: Seq
 def _write(out: Path, text: str) -> int:
     """Write the page in place of an earlier one, whole or not at all; returns its size."""
     data = text.encode()
-    temp = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temp.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temp.replace(out)
-        finally:
-            temp.unlink(missing_ok=True)
+        write_whole(out, data)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
     return len(data)

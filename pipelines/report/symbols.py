@@ -65,9 +65,10 @@ def section(data: Dataset, rows: Sequence[Row]) -> str:
                 groups = connection.execute(_BY.format(key=_GROUP)).fetchall()
                 sources = connection.execute(_BY.format(key=_SOURCE)).fetchall()
                 parts += _by("group", groups) + (_by("source", sources) if len(sources) > 1 else [])
+                counts = _counts(rows)
                 ratios = connection.execute(_RATIOS).fetchall()
-                parts.append(f'<div class="figures">{_ratios(ratios)}{_lengths(rows)}{_frequencies(rows)}</div>')
-                parts.append(_commonest(rows))
+                parts.append(f'<div class="figures">{_ratios(ratios)}{_lengths(rows)}{_frequencies(counts)}</div>')
+                parts.append(_commonest(rows, counts))
             elif described["name"] == "identity":
                 parts.append("<p>A dataset of raw bytes has no symbols.</p>")
             if data.manifest.totals.rejects:
@@ -165,8 +166,7 @@ def _lengths(rows: Sequence[Row]) -> str:
     return figure(svg, f"How long symbols are ({total:,} symbols of the sample).")
 
 
-def _frequencies(rows: Sequence[Row]) -> str:
-    counts = _counts(rows)
+def _frequencies(counts: Counter[int]) -> str:
     if not counts:
         return ""
     ranked = sorted(counts.values(), reverse=True)
@@ -194,11 +194,10 @@ def _counts(rows: Sequence[Row]) -> Counter[int]:
     return counts
 
 
-def _commonest(rows: Sequence[Row]) -> str:
+def _commonest(rows: Sequence[Row], counts: Counter[int]) -> str:
     """The commonest symbols with a text they cover."""
     if not any(row.spans is not None for row in rows):
         return ""
-    counts = _counts(rows)
     common = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))[:16]
     texts: dict[int, Counter[bytes]] = {symbol: Counter() for symbol in common}
     for row in rows:

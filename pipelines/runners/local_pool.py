@@ -139,11 +139,6 @@ def _block_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
-def available_cores() -> int:
-    """Cores that this process may use; where a system does not say (macOS), all it has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def use_one_thread() -> None:
     """Set the environment that worker processes inherit."""
     for name in ONE_THREAD:

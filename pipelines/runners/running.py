@@ -19,12 +19,13 @@ from typing import Literal, NoReturn
 from pipelines import commit
 from pipelines.progress import ProgressReport
 from pipelines.reading.plan import Unit
-from pipelines.runners.local_pool import LocalPool, available_cores
+from pipelines.runners.local_pool import LocalPool
 from pipelines.runners.place import Place
 from pipelines.shard import Outcome
 from pipelines.storage import Folder
 from schemas.command_line import INTERRUPTED
 from schemas.errors import UserError, one_line
+from schemas.machine import available_cores
 from schemas.secrets import redacted
 
 Work = Callable[[Unit], Outcome]

@@ -14,8 +14,8 @@ from trainer.evaluate.journal import Journal, read_results
 from trainer.evaluate.programs import humaneval, samples
 from trainer.evaluate.programs.humaneval import HumanevalOptions, evaluate
 from trainer.evaluate.programs.problems import load_problems
-from trainer.evaluate.programs.samples import complete, completions, read_samples, seed_of
-from trainer.evaluate.sandbox.run import refusal
+from trainer.evaluate.programs.samples import completions, read_samples, seed_of
+from trainer.evaluate.sandbox.run import Limits, refusal
 from trainer.inference.continuation import Generated
 from trainer.inference.decoding import Generator
 from trainer.model.evabyte import EvaByte, ModelConfig
@@ -91,7 +91,10 @@ def test_samples_hang_on_their_problem_alone(tmp_path: Path, problems: str, gene
     assert len(texts) > 4
     # greedy ones on the prompt alone, whatever is before it
     prompts = [one.prompt for one in given]
-    assert complete(generator, prompts, max_bytes=20)[3] == complete(generator, prompts[3:], max_bytes=20)[0]
+    assert (
+        completions(generator, prompts, max_bytes=20)[3].text
+        == completions(generator, prompts[3:], max_bytes=20)[0].text
+    )
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
@@ -142,7 +145,7 @@ def test_completions_made_elsewhere_are_counted(
     ]
     path = tmp_path / "made.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    asked = options(tmp_path, problems, samples=str(path), k=(1, 2), out=None, limits=humaneval.Limits(cpu_seconds=1))
+    asked = options(tmp_path, problems, samples=str(path), k=(1, 2), out=None, limits=Limits(cpu_seconds=1))
     figures = evaluate(asked)
     assert json.loads(capfd.readouterr().out) == figures
     assert figures["outcomes"] == {"passed": 4, "failed": 1, "timeout": 1, "crashed": 2, "killed": 0}

@@ -3,15 +3,26 @@
 import itertools
 import json
 import random
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
-from data_fixtures import MemoryDataset, Row, loader_of, made_dataset, make_row, random_dataset, run_world
+from data_fixtures import (
+    MemoryDataset,
+    Row,
+    loader_of,
+    made_dataset,
+    make_row,
+    number_of,
+    numbered_dataset,
+    random_dataset,
+    run_world,
+)
 
 from schemas.draws import document_id, split_uniform
 from schemas.errors import UserError
-from schemas.vocabulary import BYTE_OFFSET, BYTES, COMP_OFFSET, RAW_OPEN
+from schemas.vocabulary import BYTE_OFFSET, BYTES, COMP_OFFSET, COMP_OPEN, RAW_OPEN
 from trainer.data.batch import Counts
 from trainer.data.loader import Loader
 from trainer.data.options import LoaderOptions
@@ -327,3 +338,44 @@ def test_raw_bytes_are_those_of_the_documents_that_may_be_shown(dataset: MemoryD
                 assert any(text in raw for raw in may)
                 starts += len(text) > 8
     assert starts > 20
+
+
+def test_little_raw_text_is_repeated_while_comp_views_go_through_all_at_the_same_rate() -> None:
+    dataset = numbered_dataset(0, groups=60, rows=8, longest=6)
+    loader = loader_of(dataset, raw_fraction=0.04, ramp=0, val_fraction=0.1, main_heads=1, raw_heads=0)
+    trained = {n for n, raw in texts_of(dataset) if split_uniform(document_id(raw)) >= 0.1}
+    may = {n for n, raw in texts_of(dataset) if split_uniform(document_id(raw)) >= 1 - 0.04 * 0.9}
+    raw, comp = Counter[int](), Counter[int]()
+    for _ in range(250):  # a sequence may begin inside a document, so its first place is left out
+        for ids in next(loader).arrays.ids.tolist():
+            for seen, opened, least in ((raw, RAW_OPEN, BYTE_OFFSET), (comp, COMP_OPEN, COMP_OFFSET)):
+                for at in (place for place, value in enumerate(ids[:-6]) if value == opened and place):
+                    if min(ids[at + 1 : at + 7]) >= least:
+                        seen[number_of(ids[at + 1 :])] += 1
+    assert 5 < len(may) < 40
+    assert set(raw) == may
+    assert set(comp) <= trained
+    assert len(comp) > 0.8 * len(trained)
+    share = comp.total() / (comp.total() + raw.total())
+    assert abs(share - 0.9) < 4 * (0.09 / (comp.total() + raw.total())) ** 0.5
+    assert raw.total() / len(may) > 2 * comp.total() / len(trained)
+
+
+def texts_of(dataset: MemoryDataset) -> list[tuple[int, bytes]]:
+    return [(int(row.raw[:6]), row.raw) for group in dataset.groups for row in group]
+
+
+def test_two_datasets_with_little_raw_text_go_on_in_any_world() -> None:
+    datasets = [numbered_dataset(0, 24, 6, 6), numbered_dataset(500, 24, 6, 6)]
+    options = {"raw_fraction": 0.2, "weights": (3.0, 1.0), "ramp": 30}
+    whole, _ = run_world(datasets, 60, 1, **options)
+    first, state = run_world(datasets, 35, 4, **options)
+    assert all(len(numbers) == 4 * 6 + 1 for numbers in state["lanes"].values())
+    rest, _ = run_world(datasets, 25, 2, json.loads(json.dumps(state)), **options)
+    assert first + rest == whole
+
+
+def test_a_raw_fraction_that_is_none_is_refused(dataset: MemoryDataset) -> None:
+    for fraction in (0.0, 1.1):
+        with pytest.raises(UserError, match=rf"--raw-fraction {fraction}: expected more than 0, 1 at most"):
+            loader_of(dataset, raw_fraction=fraction)

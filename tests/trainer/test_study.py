@@ -15,6 +15,7 @@ import pytest
 from schemas.errors import UserError
 from trainer.data.views import Mode
 from trainer.study.command import StudyOptions, study
+from trainer.study.comparisons import raw_bytes_for
 from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
 from trainer.study.presets import PRESETS
 from trainer.study.runs import RECORD, Run, runs_of
@@ -51,6 +52,8 @@ def test_presets_are_plans_and_come_back_from_their_files(name: str) -> None:
         "proxy-gzip",
     } <= arms.keys()
     assert {arm.sizing for arm in arms.values() if arm.of == "proxy-neural"} == set(Sizing) - {Sizing.SYMBOLS}
+    starved = {arm.raw_fraction for arm in arms.values() if arm.name.startswith("starved")}
+    assert len(starved) == (name != "paper")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,9 @@ def keep(run: Run, **fields: Any) -> dict[str, Any]:
     record = {
         "scale": run.scale.scale, "arm": run.arm.name, "seed": run.seed, "steps": 97, "symbols": 99_000,
         "raw_view_bytes": 0, "comp_view_bytes": 0, "pairs": 0, "dataset_raw_bytes": 400_000, "raw_bits_per_byte": 2.0,
-        "comp_bits_per_byte": None, "after_own": None, "after_other": None, "after_none": None, "gate": None, **fields,
+        "comp_bits_per_byte": None, "after_own": None, "after_other": None, "after_none": None, "gate": None,
+        "written_exactly": None, "character_error": None, "pass_at_1": None, "robust_pass_at_1": None, "seconds": 60.0,
+        "yardsticks": {"gzip": 3.5}, "curve": [{"raw_bits_per_byte": 3.0}, {"raw_bits_per_byte": 2.5}], **fields,
     }  # fmt: skip
     run.folder.mkdir(parents=True)
     (run.folder / RECORD).write_text(json.dumps(record))
@@ -94,9 +99,9 @@ def option(command: list[str], name: str) -> str:
 
 
 def test_baselines_are_sized_by_what_their_arm_saw_raw(tmp_path: Path) -> None:
-    plan = plan_of(PROXY, *(baseline(sizing) for sizing in Sizing if sizing is not Sizing.SYMBOLS), seeds=(3,))
+    plan = plan_of(PROXY, *(baseline(sizing) for sizing in Sizing if sizing.is_baseline), seeds=(3,))
     proxy, one_pass, same_steps, repeated = runs_of(plan, tmp_path)
-    with pytest.raises(UserError, match="a baseline of tiny-proxy-s3, which is not done"):
+    with pytest.raises(UserError, match="its size follows from tiny-proxy-s3, which is not done"):
         one_pass.train_command()
     keep(proxy, raw_view_bytes=26_000)
     assert option(proxy.train_command(), "symbols") == "100000"
@@ -118,7 +123,9 @@ def test_a_difference_within_the_seeds_range_is_none_and_who_fails_the_gate_is_m
         gate = {"bytes": None, "proxy": -0.9, "other": (-0.9, -0.1)[run.seed]}[run.arm.name]
         records[run.name] = keep(run, raw_bits_per_byte=value, gate=gate)
     text = tables(plan, runs_of(plan, tmp_path), records)
-    assert "| proxy | same ids | 1.725 (1.700 to 1.750) | 2.050 (2.000 to 2.100) | -0.325 | 0.100 | better |" in text
+    assert (
+        "| proxy | same ids | 97 | 1.725 (1.700 to 1.750) | 2.050 (2.000 to 2.100) | -0.325 | 0.100 | better |" in text
+    )
     assert "| +0.100 | 0.300 | none, not aligned |" in text
     assert text.index("own minus other") < text.index("What each saw")
     alone = tables(plan, runs_of(plan, tmp_path), {name: one for name, one in records.items() if name.endswith("s0")})
@@ -126,13 +133,82 @@ def test_a_difference_within_the_seeds_range_is_none_and_who_fails_the_gate_is_m
     assert "3 of 6 runs are done" in alone
 
 
+SAME_TEXT = Arm(name="proxy-same-text", dataset="d", mode=Mode.PROXY, sizing=Sizing.SAME_TEXT, of="proxy")
+
+
+def test_as_much_text_as_bytes_alone_takes_fewer_ids(tmp_path: Path) -> None:
+    plan = plan_of(BYTES, PROXY, SAME_TEXT, seeds=(0,))
+    plain, proxy, same = runs_of(plan, tmp_path)
+    records = {plain.name: keep(plain, raw_view_bytes=98_000, raw_bits_per_byte=2.0)}
+    records[proxy.name] = keep(proxy, raw_view_bytes=20_000, comp_view_bytes=230_000.0, raw_bits_per_byte=2.4)
+    assert option(same.train_command(), "symbols") == "40000"
+    assert option(same.train_command(), "mode") == "proxy"
+    records[same.name] = keep(
+        same, symbols=40_000, raw_view_bytes=8_000, comp_view_bytes=92_000, raw_bits_per_byte=2.7, gate=-0.5
+    )
+    text = tables(plan, runs_of(plan, tmp_path), records)
+    assert "| proxy-same-text | 0.10 | 40,000 | 2.700 | 2.000 | +0.700 | 0.000 | one seed |" in text
+    # to break even, the 230 kB must stand for the 78 kB that bytes alone saw beyond the 20
+    assert "| proxy | 0.339 | outside of what was measured |" in text
+
+
+def test_what_a_byte_of_comp_view_was_worth_is_read_off_bytes_alone(tmp_path: Path) -> None:
+    curve = [(10_000.0, 4.0), (40_000.0, 3.0), (160_000.0, 2.0)]
+    assert raw_bytes_for(3.5, curve) == pytest.approx(20_000)
+    assert raw_bytes_for(2.0, curve) == pytest.approx(160_000)
+    assert raw_bytes_for(4.1, curve) is raw_bytes_for(1.9, curve) is raw_bytes_for(2.0, curve[:1]) is None
+    plan = plan_of(BYTES, PROXY, baseline(Sizing.ONE_PASS), seeds=(0,))
+    plain, proxy, one_pass = runs_of(plan, tmp_path)
+    records = {
+        plain.name: keep(plain, raw_view_bytes=160_000, raw_bits_per_byte=2.0),
+        proxy.name: keep(proxy, raw_view_bytes=40_000, comp_view_bytes=200_000, raw_bits_per_byte=2.5),
+        one_pass.name: keep(one_pass, raw_view_bytes=40_000, raw_bits_per_byte=3.0),
+    }
+    assert "| proxy | 0.600 | 0.200 |" in tables(plan, runs_of(plan, tmp_path), records)
+
+
+def test_where_raw_text_is_scarce_each_run_is_taken_at_its_best(tmp_path: Path) -> None:
+    few = [dataclasses.replace(arm, name=f"starved-{arm.name}", raw_fraction=0.1) for arm in (BYTES, PROXY)]
+    plan = plan_of(BYTES, PROXY, *few)
+    records = {}
+    for run in runs_of(plan, tmp_path):
+        best = {"starved-bytes": 2.6, "starved-proxy": 2.2}.get(run.arm.name, 1.0) + 0.01 * run.seed
+        curve = [{"raw_bits_per_byte": value} for value in (3.0, best, 2.9)]
+        records[run.name] = keep(run, raw_view_bytes=76_000, raw_bits_per_byte=2.95, curve=curve, gate=-0.4)
+    text = tables(plan, runs_of(plan, tmp_path), records)
+    assert "| starved-bytes | 0.038 | 2.0 | 2.950 (2.950 to 2.950) | 2.605 (2.600 to 2.610) | - |" in text
+    assert "(2.600 to 2.610) | -0.400 | 0.010 | better |" in text
+    beside = text[text.index("### Beside bytes alone") : text.index("### Starved")]
+    assert "starved-proxy" not in beside
+    assert "| gzip | 3.500 |" in text
+
+
+def test_programs_have_a_table_where_a_plan_asks_for_them(tmp_path: Path) -> None:
+    plan = plan_of(BYTES, PROXY, dataclasses.replace(PROXY, name="comp", mode=Mode.COMP_ONLY), problems="p.jsonl")
+    runs = runs_of(plan, tmp_path)
+    asked = {run.arm.name: [command[1] for command in run.evaluate_commands()] for run in runs}
+    assert asked["bytes"] == ["bpb", "humaneval", "robustness"]
+    assert asked["proxy"] == ["bpb", "translation", "humaneval", "robustness"]
+    assert asked["comp"] == ["bpb"]
+    records = {run.name: keep(run, pass_at_1=0.25, robust_pass_at_1=0.125) for run in runs[:1]}
+    assert "| bytes | 0.250 | 0.125 |" in tables(plan, runs, records)
+
+
 def test_another_plan_in_the_folder_is_refused_and_a_dry_run_lists(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study(StudyOptions(preset="smoke", out=str(tmp_path), dry_run=True))
     listed = capsys.readouterr().out.splitlines()
-    assert len(listed) == len(PRESETS["smoke"].arms)
-    assert all(line.startswith("to do tiny-") for line in listed)
+    assert len(listed) == len(PRESETS["smoke"].arms) + 1
+    assert all(line.startswith("to do tiny-") for line in listed[:-1])
+    assert "to do tiny-bytes-raw-one-pass-proxy-neural-s0  at most 4,096 ids" in listed
+    assert listed[-1].startswith("0 of 20 runs are done, ")
+    for run in runs_of(PRESETS["smoke"], tmp_path)[:2]:
+        keep(run, symbols=1000, seconds=90.0)
+    study(StudyOptions(preset="smoke", out=str(tmp_path), dry_run=True))
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[0] == "done  tiny-bytes-s0  1,000 ids, 1.5 min"
+    assert listed[-1].endswith(f" ids are left: {18 * 4096 / 2000 * 180 / 3600:.1f} h of training at 11 ids a second")
     with pytest.raises(UserError, match=r"plan\.json: another plan than this"):
         study(StudyOptions(preset="cpu", out=str(tmp_path), dry_run=True))
     with pytest.raises(UserError, match="--only tiny-x-s0: no such run"):

@@ -130,11 +130,18 @@ def test_any_batch_and_any_restart_give_the_same_bytes(
     assert [path.read_bytes() for path in sorted((tmp_path / "parts").iterdir())] == results[0]
 
 
+def test_only_the_first_are_written(run: Path, tmp_path: Path) -> None:
+    whole, some = found(run, tmp_path / "a"), found(run, tmp_path / "b", written=2)
+    assert (whole["all"]["written"], some["all"]["written"]) == (6, 2)
+    assert some["all"]["gate"] == whole["all"]["gate"]
+    assert some["examples"] == whole["examples"][:2]
+
+
 def test_without_sentinels_and_spans_and_without_writing(
     datasets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = folder_of_model(datasets["bpe"], tmp_path / "bpe", Mode.NO_SENTINELS)
-    figures = evaluate(TranslationOptions(run=str(run), documents=4, max_bytes=20, generate=False))
+    figures = evaluate(TranslationOptions(run=str(run), documents=4, max_bytes=20, written=0))
     assert "exact" not in figures["all"]
     assert figures["examples"] == []
     assert not figures["aligned"]
@@ -157,6 +164,7 @@ def test_a_model_of_one_view_is_one_line(datasets: dict[str, Path], tmp_path: Pa
 def test_bad_options_and_other_proxies_are_one_line(run: Path, datasets: dict[str, Path], tmp_path: Path) -> None:
     for changes, message in (
         ({"documents": 1}, "needs another one"), ({"max_bytes": 0}, "1 or more"), ({"seed": -1}, "0 or more"),
+        ({"written": -1}, "0 or more"),
         ({"data": str(datasets["bpe"])}, "of another proxy"), ({"max_bytes": 1}, "two are needed"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message):

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.draws import document_id, split_uniform
+from schemas.draws import document_id
 from schemas.errors import UserError
 from trainer.data.rows import RowKey
-from trainer.data.views import Mode, Schedule, View, default_ramp, probabilities, raw_text_from
+from trainer.data.views import Mode, Schedule, Text, View, default_ramp, probabilities
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "golden.json").read_text())["pairs"]
 
@@ -89,40 +89,24 @@ def test_a_negative_ramp_is_refused() -> None:
         Schedule(mode=Mode.PROXY, ramp=-1, seed=0)
 
 
-@given(st.floats(0.01, 0.99), st.booleans(), st.floats(0.01, 0.99))
-def test_with_few_documents_to_show_raw_the_share_of_comp_is_r_as_far_as_it_can_be(
-    rate: float, pairing: bool, fraction: float
-) -> None:
-    pair, comp, raw = probabilities(rate, pairing=pairing, fraction=fraction)
-    assert min(pair, comp, raw) >= 0
-    assert pair + comp + raw == pytest.approx(1)
-    comps, raws = 1 - fraction + fraction * (pair + comp), fraction * (pair + raw)
-    if fraction >= 1 - rate + 1e-9 or (pairing and fraction * rate >= 1 - rate):
-        assert comps / (comps + raws) == pytest.approx(rate)
-    else:
-        assert raws == pytest.approx(fraction)  # all that may be raw is
-        assert comps / (comps + raws) > rate - 1e-9
-        assert pair == (1 if pairing else 0)
-
-
 @pytest.mark.parametrize("mode", [Mode.PROXY, Mode.NEVER_PAIR, Mode.ALWAYS_PAIR, Mode.NO_SENTINELS])
-def test_documents_that_must_not_be_shown_raw_never_are(mode: Mode) -> None:
-    least = raw_text_from(0.05, 0.1)
-    assert least == pytest.approx(0.905)
-    schedule = Schedule(mode=mode, ramp=100, seed=7, raw_text_from=least, raw_fraction=0.1)
-    raw = 0
-    for key in KEYS:
-        for step in (0, 50, 100):
-            view = schedule.view(key, step, step)
-            raw += view is not View.COMP
-            assert view is View.COMP or split_uniform(key.doc_id) >= least
-    assert raw > 100
+@pytest.mark.parametrize("step", [0, 200, 400, 999, 1000])
+def test_raw_views_of_a_text_of_their_own_have_the_same_shares(mode: Mode, step: int) -> None:
+    schedule = Schedule(mode=mode, ramp=1000, seed=7)
+    texts = [schedule.text((number + 0.5) / len(KEYS), step) for number in range(len(KEYS))]
+    views = Counter(schedule.view(key, 0, step, text) for key, text in zip(KEYS, texts, strict=True))
+    pairs = views[View.RAW_COMP] + views[View.COMP_RAW]
+    rate = schedule.rate(step)
+    assert abs((views[View.COMP] + pairs) / (len(KEYS) + pairs) - rate) < 3 * (rate * (1 - rate) / len(KEYS)) ** 0.5
+    assert bool(pairs) == schedule.pairs_at(step)
+    for text, never in ((Text.RAW, [View.COMP]), (Text.COMP, [View.RAW, View.RAW_COMP, View.COMP_RAW])):
+        assert not any(schedule.view(key, 0, step, text) in never for key in KEYS[:500])
 
 
 def test_another_top_of_r() -> None:
     schedule = Schedule(mode=Mode.PROXY, ramp=10, seed=0, comp_rate=0.5)
     assert [schedule.rate(t) for t in (0, 5, 10)] == pytest.approx([0.4, 0.45, 0.5])
     assert Schedule(mode=Mode.PROXY, ramp=10, seed=0, comp_rate=0.2).rate(0) == pytest.approx(0.2)
-    for options in ({"comp_rate": 1.0}, {"raw_fraction": 0.0}):
+    for options in ({"comp_rate": 1.0}, {"comp_rate": 0.0}):
         with pytest.raises(UserError, match="expected more than 0"):
             Schedule(mode=Mode.PROXY, ramp=0, seed=0, **options)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from schemas.draws import FITTING_MARGIN, draw_u64, permutation, split_uniform
 from schemas.errors import UserError
 from trainer.data.rows import Document, RowGroup, RowKey
-from trainer.data.views import draw_row
+from trainer.data.views import Text, draw_row
 
 UNDRAWN = -1
 """drawn_step of a cursor whose next document is not begun."""
@@ -78,7 +78,7 @@ def _split(dataset: RowGroups, val_fraction: float, columns: tuple[str, ...], *,
 
 
 def check_lanes(dataset: RowGroups, lanes: int, val_fraction: float) -> list[str]:
-    """Warnings about a dataset for this number of lanes.
+    """Warnings about a dataset for this number of lanes, which pass over documents whose split draw is below a share.
 
     Raises:
         UserError: fewer row groups or training documents than lanes.
@@ -90,7 +90,7 @@ def check_lanes(dataset: RowGroups, lanes: int, val_fraction: float) -> list[str
             f"DATA={dataset.url}: {groups} row groups for a batch of {lanes} sequences, which each need one; "
             f"make smaller ones (make preprocess ARGS='--row-group-bytes {size}'), or take a smaller batch"
         )
-    if rows < _COUNTED_ROWS_PER_LANE * lanes:
+    if rows * (1 - val_fraction) < _COUNTED_ROWS_PER_LANE * lanes:
         found = 0
         for ordinal in range(groups):
             group = dataset.read(ordinal)
@@ -176,9 +176,11 @@ class Deals:
 
 @dataclass
 class Cursor:
-    """A lane's place in one dataset; the first six fields are its state.
+    """A lane's place in one dataset.
 
     Attributes:
+        val_fraction: documents whose split draw is below this are passed over.
+        text: what its documents may be shown as.
         epoch: of the lane in this dataset.
         unit: place in the lane's list of that epoch.
         row: place in the unit's permuted training rows, empty documents included.
@@ -193,6 +195,7 @@ class Cursor:
     seed: int
     val_fraction: float
     columns: tuple[str, ...]
+    text: Text = Text.ANY
     epoch: int = 0
     unit: int = 0
     row: int = 0

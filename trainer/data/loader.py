@@ -20,7 +20,7 @@ from trainer.data.packing import BatchWriter, Layout
 from trainer.data.prefetch import Prefetch
 from trainer.data.sequences import Lane
 from trainer.data.state import Identity, check_identity, lane_states, make_state
-from trainer.data.views import COMP_RATE, Mode, Schedule, raw_text_from
+from trainer.data.views import COMP_RATE, Mode, Schedule, Text
 
 
 class Loader:
@@ -48,14 +48,14 @@ class Loader:
             ramp=options.ramp_steps,
             seed=options.seed,
             comp_rate=options.comp_rate,
-            raw_text_from=raw_text_from(options.val_fraction, options.raw_fraction),
-            raw_fraction=options.raw_fraction,
         )
         self.notes = check_val_fraction(options.val_fraction)
         _check_same_proxy(self.datasets)
         for dataset in self.datasets:
             self.notes += _check_views(dataset, self.schedule)
-            self.notes += check_lanes(dataset, options.batch, options.trained_from)
+            self.notes += check_lanes(
+                dataset, options.batch, options.raw_text_from if options.own_raw_text else options.trained_from
+            )
         self.vocabulary = vocabulary_of(self.datasets, options.mode)
         self._spans_known = not self._uses_comp or all(dataset.has_spans for dataset in self.datasets)
         self.memory_bytes = self._memory()
@@ -124,7 +124,7 @@ class Loader:
             UserError: it is of other options or data; the message lists the differences.
         """
         check_identity(state, self._identity)
-        lanes = lane_states(state, self.options.lanes, datasets=len(self.datasets))
+        lanes = lane_states(state, self.options.lanes, cursors=len(self.datasets) * (1 + self.options.own_raw_text))
         if self._prefetch is not None:
             self._prefetch.close()
             self._prefetch = None
@@ -138,7 +138,7 @@ class Loader:
     def _memory(self) -> int:
         options = self.options
         largest = max(dataset.largest_decoded(options.mode.columns) for dataset in self.datasets)
-        groups = len(options.lanes) * max(2, len(self.datasets)) * largest
+        groups = len(options.lanes) * max(2, len(self.datasets) * (1 + options.own_raw_text)) * largest
         batch = options.local_batch * options.sequence * (13 + 8 * options.heads)
         return groups + (options.prefetch + 1) * batch
 
@@ -199,12 +199,16 @@ class _Producer:
             for index, dataset in enumerate(datasets)
         ]
         weights = list(options.weights or (1.0,) * len(datasets))
+        texts = [(Text.ANY, options.trained_from)]
+        if options.own_raw_text:
+            texts = [(Text.RAW, options.raw_text_from), (Text.COMP, options.trained_from)]
         self._lanes = [
             Lane(
                 lane,
                 [
-                    Cursor(dataset, deal, lane, options.seed, options.trained_from, options.mode.columns)
+                    Cursor(dataset, deal, lane, options.seed, least, options.mode.columns, text)
                     for dataset, deal in zip(datasets, deals, strict=True)
+                    for text, least in texts
                 ],
                 weights,
                 schedule,

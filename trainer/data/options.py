@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from schemas.errors import UserError
-from trainer.data.views import COMP_RATE, Mode, default_ramp, raw_text_from
+from trainer.data.views import COMP_RATE, Mode, default_ramp
 
 MOST_HEADS = 64
 """Far above any head count in use; heads are counted in a byte."""
@@ -25,8 +25,8 @@ class LoaderOptions:
         ramp: steps over which r rises and pairs occur; None: min(10,000, N // 5).
         pair_symbols: longest aligned part of a pair, in ids; None: T // 2.
         comp_rate: r after the ramp.
-        raw_fraction: share of the training documents that may be shown raw; the others are shown as comp views alone,
-            or not at all with mode `bytes`.
+        raw_fraction: share of the training documents that raw views and pairs are of, again and again, while comp views
+            are of all; with mode `bytes` the run has these alone.
         main_heads: P, heads over the full vocabulary.
         raw_heads: R, heads over bytes and specials.
         reference_loss: labels as published, openers included.
@@ -73,6 +73,8 @@ class LoaderOptions:
             _expect("ramp", self.ramp, at_least=0)
         if self.pair_symbols is not None and not 1 <= self.pair_symbols <= self.sequence:
             raise UserError(f"--pair-symbols {self.pair_symbols}: expected 1 to the sequence's {self.sequence} ids")
+        if not 0 < self.raw_fraction <= 1:
+            raise UserError(f"--raw-fraction {self.raw_fraction}: expected more than 0, 1 at most")
         if not self.data:
             raise UserError("--data: expected at least one dataset")
         if self.weights and len(self.weights) != len(self.data):
@@ -118,7 +120,17 @@ class LoaderOptions:
     @property
     def trained_from(self) -> float:
         """The least split draw of a document that is trained on: those below are held out, or not wanted."""
-        return raw_text_from(self.val_fraction, self.raw_fraction) if self.mode is Mode.BYTES else self.val_fraction
+        return self.raw_text_from if self.mode is Mode.BYTES else self.val_fraction
+
+    @property
+    def raw_text_from(self) -> float:
+        """The least split draw of a document that may be shown raw: the last `raw_fraction` of what is not held out."""
+        return self.val_fraction if self.raw_fraction == 1 else 1 - self.raw_fraction * (1 - self.val_fraction)
+
+    @property
+    def own_raw_text(self) -> bool:
+        """Whether raw views and pairs have a text of their own, a part of that of the comp views."""
+        return self.mode.mixes and self.raw_fraction < 1
 
     @property
     def longest_part(self) -> int:

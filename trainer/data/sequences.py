@@ -6,32 +6,34 @@ document as it begins, and takes pairs in aligned parts. Its state is a few inte
 
 import numpy as np
 
-from schemas.draws import draw_u64, uniform
+from schemas.draws import Purpose, draw_u64, uniform
 from trainer.data.batch import Counts
 from trainer.data.lanes import UNDRAWN, Cursor
 from trainer.data.packing import BatchWriter
 from trainer.data.parts import Part, Spans, choose_part, part_of_one
 from trainer.data.rendering import Rendering
-from trainer.data.views import Schedule, View
+from trainer.data.views import Schedule, Text, View
 
 
 class Lane:
-    """An endless stream of renderings from one cursor a dataset.
+    """An endless stream of renderings from one cursor a dataset, or two where raw views have a text of their own.
 
     Attributes:
-        cursors: in the order of the datasets; at most one is inside a document.
-        documents: begun so far; with several datasets the ordinal of the next `source` draw.
+        cursors: in the order of the datasets; at most one is inside a document. Of two of a dataset the first is over
+            the text of raw views and pairs, the second over that of comp views.
+        documents: begun so far; with several cursors the ordinal of the next `source` and `text` draws.
     """
 
     def __init__(self, lane: int, cursors: list[Cursor], weights: list[float], schedule: Schedule) -> None:
         self.lane, self.cursors, self.documents = lane, cursors, 0
         self._schedule = schedule
+        self._own_raw_text = len(cursors) > len(weights)
         self._bounds = np.cumsum(weights) / np.sum(weights)
         self._forget()
 
     @property
     def state(self) -> list[int]:
-        """Six integers a dataset; with several datasets the number of documents begun after them."""
+        """Six integers a cursor; with several cursors the number of documents begun after them."""
         numbers = [number for cursor in self.cursors for number in cursor.state]
         return numbers if len(self.cursors) == 1 else [*numbers, self.documents]
 
@@ -70,13 +72,13 @@ class Lane:
         cursor = next((cursor for cursor in self.cursors if cursor.drawn_step != UNDRAWN), None)
         begins = cursor is None
         if cursor is None:
-            cursor = self.cursors[self._source()]
+            cursor = self.cursors[self._next_cursor(step)]
         self._document = cursor.document()
         if begins:
             cursor.drawn_step = step
             self.documents += 1
         self._cursor = cursor
-        self._view = self._schedule.view(self._document.key, cursor.epoch, cursor.drawn_step)
+        self._view = self._schedule.view(self._document.key, cursor.epoch, cursor.drawn_step, cursor.text)
         if self._view is not View.RAW and self._document.comp is None:
             raise cursor.damaged(self._document, "no comp view")
         self._spans = self._document.spans if self._view.is_pair else None
@@ -86,12 +88,17 @@ class Lane:
             counts.raw_documents += self._view is View.RAW
             counts.comp_documents += self._view is View.COMP
 
-    def _source(self) -> int:
-        """Which dataset the next document is of."""
-        if len(self.cursors) == 1:
-            return 0
-        u = uniform(draw_u64("source", seed=self._schedule.seed, record=self.documents, piece=self.lane))
-        return min(int(np.searchsorted(self._bounds, u, side="right")), len(self.cursors) - 1)
+    def _next_cursor(self, step: int) -> int:
+        """Which cursor the next document is of."""
+        dataset = 0
+        if len(self._bounds) > 1:
+            dataset = min(int(np.searchsorted(self._bounds, self._draw("source"), side="right")), len(self._bounds) - 1)
+        if not self._own_raw_text:
+            return dataset
+        return 2 * dataset + (self._schedule.text(self._draw("text"), step) is Text.COMP)
+
+    def _draw(self, purpose: Purpose) -> float:
+        return uniform(draw_u64(purpose, seed=self._schedule.seed, record=self.documents, piece=self.lane))
 
     def _render(self, writer: BatchWriter) -> bool:
         """Prepare the rendering that comes next; False if the rest of the sequence is to be padded."""

@@ -67,13 +67,13 @@ def differences(saved: Identity, now: Identity) -> list[str]:
     ]
 
 
-def lane_states(state: dict[str, Any], lanes: Iterable[int], *, datasets: int) -> dict[int, list[int]]:
+def lane_states(state: dict[str, Any], lanes: Iterable[int], *, cursors: int) -> dict[int, list[int]]:
     """The states of some lanes.
 
     Raises:
         UserError: one of them is not in the state.
     """
-    count = 6 if datasets == 1 else 6 * datasets + 1
+    count = 6 if cursors == 1 else 6 * cursors + 1
     found = {}
     for lane in lanes:
         numbers = state["lanes"].get(str(lane))

@@ -10,7 +10,7 @@ from enum import Enum, StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-from schemas.draws import Purpose, draw_u64, split_uniform, uniform
+from schemas.draws import Purpose, draw_u64, uniform
 from schemas.errors import UserError
 from trainer.data.rows import RowKey
 
@@ -63,6 +63,16 @@ class View(Enum):
         return self is View.RAW_COMP or self is View.COMP_RAW
 
 
+class Text(Enum):
+    """What the documents of a text may be shown as."""
+
+    ANY = "any"
+    RAW = "raw"
+    """Raw or as a pair: the text of all raw views, where these have one of their own."""
+    COMP = "comp"
+    """As comp alone: the text of all comp views beside it."""
+
+
 class Probabilities(NamedTuple):
     """Of drawing a document as a pair, as comp alone, as raw alone; they sum to 1."""
 
@@ -72,18 +82,12 @@ class Probabilities(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def probabilities(rate: float, *, pairing: bool, fraction: float = 1.0) -> Probabilities:
+def probabilities(rate: float, *, pairing: bool) -> Probabilities:
     """Calibrated so that comp / (comp + raw) views is `rate`.
 
     With pairs of probability q beside comp alone (1 - q), of 1 + q views one each is comp: 1 / (1 + q) = r, so
     1 - q = 2 - 1/r, possible for r >= 1/2. Below, beside raw alone: q / (1 + q) = r, so q = r / (1 - r).
-
-    Where a share f of the documents gets these probabilities and the others are comp alone: of 1 + f q views f q are
-    raw, so q = (1 - r) / (r f); or, beside raw alone, f are raw, so q = (f + r - 1) / (f (1 - r)). Where f is too small
-    for either, all f are pairs; without pairs comp has 1 - (1 - r) / f, or 0.
     """
-    if fraction < 1:
-        return _among_few(rate, fraction, pairing=pairing)
     if not pairing:
         return Probabilities(0.0, rate, 1.0 - rate)
     if rate > 0.5:
@@ -93,47 +97,27 @@ def probabilities(rate: float, *, pairing: bool, fraction: float = 1.0) -> Proba
     return Probabilities(pair, 0.0, 1.0 - pair)
 
 
-def _among_few(rate: float, fraction: float, *, pairing: bool) -> Probabilities:
-    if not pairing:
-        comp = max(0.0, 1 - (1 - rate) / fraction)
-        return Probabilities(0.0, comp, 1 - comp)
-    pair = (1 - rate) / (rate * fraction)
-    if pair <= 1:
-        return Probabilities(pair, 1 - pair, 0.0)
-    pair = (fraction + rate - 1) / (fraction * (1 - rate))
-    return Probabilities(pair, 0.0, 1 - pair) if pair > 0 else Probabilities(1.0, 0.0, 0.0)
-
-
 @dataclass(frozen=True)
 class Schedule:
     """The views of a run.
-
-    Where only some documents may be shown raw (`raw_fraction` below 1), all others are shown as comp, and these more
-    often raw, so that comp is still r of all views as far as that can be.
 
     Attributes:
         mode: what it trains on.
         ramp: optimiser steps over which r rises and pairs occur; 0 for neither.
         seed: of the run.
         comp_rate: r after the ramp.
-        raw_text_from: documents whose split draw is at least this may be shown raw, see `raw_text_from`.
-        raw_fraction: their share of the training documents, f.
     """
 
     mode: Mode
     ramp: int
     seed: int
     comp_rate: float = COMP_RATE
-    raw_text_from: float = 0.0
-    raw_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         if self.ramp < 0:
             raise UserError(f"--ramp {self.ramp}: expected 0 or more steps")
         if not 0 < self.comp_rate < 1:
             raise UserError(f"--comp-rate {self.comp_rate}: expected more than 0 and less than 1")
-        if not 0 < self.raw_fraction <= 1:
-            raise UserError(f"--raw-fraction {self.raw_fraction}: expected more than 0, 1 at most")
 
     def rate(self, step: int) -> float:
         """r(t), the wanted share of comp among views at step t, counted from 0."""
@@ -155,29 +139,41 @@ class Schedule:
         """Whether any document may be drawn as a pair."""
         return self.pairs_at(0)
 
-    def view(self, key: RowKey, epoch: int, step: int) -> View:
+    def view(self, key: RowKey, epoch: int, step: int, text: Text = Text.ANY) -> View:
         """The view of a document.
 
         Args:
             key: of its row.
             epoch: of its lane.
             step: drawn_step, that of the sequence being filled when the lane needed the document's first id.
+            text: what the document may be shown as.
         """
         if not self.mode.mixes:
             return View.RAW if self.mode is Mode.BYTES else View.COMP
-        rate, pairing = self.rate(step), self.pairs_at(step)
-        if self.raw_fraction < 1 and split_uniform(key.doc_id) < self.raw_text_from:
+        if text is Text.COMP:
             return View.COMP
-        share = probabilities(rate, pairing=pairing, fraction=self.raw_fraction)
+        share = self._probabilities(step)
         u = self._uniform("view", key, epoch)
         # The draw is below the first alternative's probability, or it is the other one: see design section 6.
         if not share.pair:
-            return View.COMP if u < share.comp else View.RAW
-        if share.comp and u < share.comp:
+            return View.COMP if u < share.comp and text is Text.ANY else View.RAW
+        if share.comp and u < share.comp and text is Text.ANY:
             return View.COMP
         if not share.comp and u >= share.pair:
             return View.RAW
         return View.RAW_COMP if self._uniform("order", key, epoch) < 0.5 else View.COMP_RAW
+
+    def text(self, u: float, step: int) -> Text:
+        """Which text the next document is from, where raw views have one of their own: comp views alone, or the others.
+
+        Args:
+            u: a draw, uniform in [0, 1).
+            step: as of `view`, which then has the same shares of all views as without.
+        """
+        return Text.COMP if u < self._probabilities(step).comp else Text.RAW
+
+    def _probabilities(self, step: int) -> Probabilities:
+        return probabilities(self.rate(step), pairing=self.pairs_at(step))
 
     def _uniform(self, purpose: Purpose, key: RowKey, epoch: int) -> float:
         return uniform(draw_row(purpose, self.seed, epoch, key))
@@ -188,11 +184,6 @@ def draw_row(purpose: Purpose, seed: int, epoch: int, key: RowKey) -> int:
     return draw_u64(
         purpose, seed=seed, epoch=epoch, doc_id=key.doc_id, record=key.record, piece=key.piece, source=key.source
     )
-
-
-def raw_text_from(val_fraction: float, raw_fraction: float) -> float:
-    """The least split draw of a document that may be shown raw: the last `raw_fraction` of what is not held out."""
-    return val_fraction if raw_fraction == 1 else 1 - raw_fraction * (1 - val_fraction)
 
 
 def default_ramp(steps: int) -> int:

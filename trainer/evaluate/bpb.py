@@ -27,7 +27,7 @@ from trainer.evaluate import yardsticks
 from trainer.evaluate.blocks import EMPTY, Block, batch_of, blocks_of, comp_blocks_of
 from trainer.evaluate.documents import By, Text, check_proxy, dataset_of, grouped, texts_of, watched
 from trainer.evaluate.intervals import Interval, ratio
-from trainer.evaluate.journal import Journal, folder_of, model_digest, print_table
+from trainer.evaluate.journal import Journal, folder_of, identity_of, print_table
 from trainer.evaluate.markov import MarkovModel
 from trainer.model.evabyte import EvaByte
 
@@ -35,9 +35,6 @@ ViewName = Literal["raw", "comp"]
 
 PASS_IDS = {"cpu": 512, "cuda": 16_384}
 """Ids of a pass, if the context is not longer: a CPU is as fast with few, and short documents waste less."""
-
-GROUPS = 20
-"""Rows of the table, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,24 +104,18 @@ def evaluate(options: BpbOptions) -> dict[str, Any]:
         dataset, None if options.all_documents else val_fraction, options.documents, ("raw", *_comp(views)), options.by
     )
     model = restored.model.to("cuda") if torch.cuda.is_available() else restored.model
-    model.requires_grad_(False)  # or the heads would make gradients that nobody asks for
-    weight = model.embed_tokens.weight
     configuration = {
-        "model": model_digest(model), "device": weight.device.type, "dtype": str(weight.dtype).split(".")[-1],
-        "data": dataset.row_groups_digest, "held_out": None if options.all_documents else val_fraction,
-        "documents": options.documents, "by": options.by, "views": list(views), "context": context, "stride": stride,
+        **identity_of(model), "data": dataset.row_groups_digest,
+        "held_out": None if options.all_documents else val_fraction, "documents": options.documents, "by": options.by,
+        "views": list(views), "context": context, "stride": stride,
         "sentinels": sentinels, "markov": sorted(options.markov),
     }  # fmt: skip
     orders = () if options.all_documents else options.markov
     with Journal(folder_of(options.run, options.out), "bpb", configuration, afresh=options.afresh) as journal:
         left = [text for text in texts if text.key not in journal.items]
-        waiting: list[tuple[str, dict[str, Any]]] = []
-        for number, text in enumerate(watched(left, "documents", done=len(texts) - len(left)), 1):
-            waiting.append((text.key, _item(model, text, views, context, stride, sentinels=sentinels)))
-            if len(waiting) == options.batch or number == len(left):
-                for key, item in waiting:
-                    journal.add(key, item)
-                waiting = []
+        shown = watched(left, "documents", total=len(texts), done=len(texts) - len(left))
+        items = ((text.key, _item(model, text, views, context, stride, sentinels=sentinels)) for text in shown)
+        journal.add_all(items, options.batch)
         figures = figures_of(texts, journal.items, views, _markov(orders, dataset, val_fraction))
         path = journal.finish(figures)
     if options.json:
@@ -170,7 +161,7 @@ def figures_of(
     """
     texts = sorted(texts, key=lambda text: text.key)  # whatever the order in which they were read
     bits = {name: {text.key: model.bits(text.raw) for text in texts} for name, model in markov.items()}
-    rows = [_row(name, some, items, views, bits) for name, some in grouped(texts, GROUPS).items()]
+    rows = [_row(name, some, items, views, bits) for name, some in grouped(texts).items()]
     whole = _row("all", texts, items, views, bits)
     return {
         "documents": len(texts), "raw_bytes": whole["raw_bytes"], "view": views[0],

@@ -28,7 +28,7 @@ from schemas.vocabulary import BOS, BYTE_OFFSET, COMP_OFFSET, COMP_OPEN, EOS, RA
 from trainer.checkpoints.restore import Restored, restore
 from trainer.data.views import Mode
 from trainer.evaluate.documents import By, Text, check_proxy, dataset_of, grouped, texts_of, watched
-from trainer.evaluate.journal import Journal, folder_of, model_digest, print_table
+from trainer.evaluate.journal import Journal, dtype_of, folder_of, model_digest, print_table
 from trainer.evaluate.timing import Timing, cache_bytes, time_bytes, time_symbols, weight_bytes
 from trainer.inference.decoding import Generator
 from trainer.model.evabyte import EvaByte, ModelConfig
@@ -142,10 +142,11 @@ def evaluate(options: CostOptions) -> dict[str, Any]:
     symbols = _of_symbols(options, restored, beside, texts)
     if symbols is not None:
         subjects.append(symbols)
-    weight = generators[min(generators)].model.embed_tokens.weight
+    placed = generators[min(generators)].model
+    on_gpu = placed.embed_tokens.weight.is_cuda
     device = {
-        "device": torch.cuda.get_device_name() if weight.is_cuda else "cpu", "dtype": str(weight.dtype).split(".")[-1],
-        "threads": None if weight.is_cuda else torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu", "dtype": dtype_of(placed),
+        "threads": None if on_gpu else torch.get_num_threads(),
     }  # fmt: skip
     prompts = digest_of({"texts": [text.key for text in texts]})
     configuration = {
@@ -157,10 +158,13 @@ def evaluate(options: CostOptions) -> dict[str, Any]:
     }  # fmt: skip
     with Journal(folder_of(options.run, options.out), "cost", configuration, afresh=options.afresh) as journal:
         left = [size for size in options.prompt_bytes if f"prompt {size}" not in journal.items]
-        for size in watched(left, "lengths of prompts", done=len(options.prompt_bytes) - len(left)):
+        for size in watched(
+            left, "lengths of prompts", total=len(options.prompt_bytes), done=len(options.prompt_bytes) - len(left)
+        ):
             journal.add(f"prompt {size}", {"rows": _measure(subjects, size, options)})
         kinds = grouped(texts, 8) if options.documents else {}
-        for name in watched([name for name in kinds if f"group {name}" not in journal.items], "groups"):
+        left_kinds = [name for name in kinds if f"group {name}" not in journal.items]
+        for name in watched(left_kinds, "groups", total=len(left_kinds)):
             item = _accepted(name, kinds[name][: options.documents], restored.model, mode, list(generators), options)
             journal.add(f"group {name}", item)
         figures = {

@@ -1,7 +1,7 @@
 """The documents that an evaluation is about: held-out ones of a dataset, with their group and the views it needs."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -15,6 +15,9 @@ from trainer.data.lanes import is_held_out
 
 By = Literal["group", "source"]
 """What documents are put together by: the dataset's group (by default the file extension), or their input file."""
+
+GROUPS = 20
+"""Rows of a table, at most."""
 
 Item = TypeVar("Item")
 
@@ -139,7 +142,7 @@ def _copy(column: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
     return None if column is None else column.copy()
 
 
-def grouped(texts: Iterable[Member], most: int) -> dict[str, list[Member]]:
+def grouped(texts: Iterable[Member], most: int = GROUPS) -> dict[str, list[Member]]:
     """Documents by group, the group with the most bytes first; beyond so many groups the rest is "(others)"."""
     found: dict[str, list[Member]] = {}
     for text in texts:
@@ -151,12 +154,19 @@ def grouped(texts: Iterable[Member], most: int) -> dict[str, list[Member]]:
     return {**kept, "(others)": [text for name in names[most - 1 :] for text in found[name]]}
 
 
-def watched(items: Sequence[Item], word: str, *, done: int = 0) -> Iterator[Item]:
-    """The items one by one, with a line on standard error that says how far they are, if it is a terminal."""
+def watched(items: Iterable[Item], word: str, *, total: int, done: int = 0) -> Iterator[Item]:
+    """The items one by one, with a line on standard error that says how far they are, if it is a terminal.
+
+    Args:
+        items: those that are left.
+        word: what they are.
+        total: of them, those that are done included.
+        done: of them before.
+    """
     shown = sys.stderr.isatty()
     for number, item in enumerate(items, done + 1):
         yield item
         if shown:
-            sys.stderr.write(f"\r{number:,} of {done + len(items):,} {word}")
+            sys.stderr.write(f"\r{number:,} of {total:,} {word}")
     if shown:
         sys.stderr.write("\r\033[K")

@@ -9,9 +9,9 @@ another pair of files, never a mix. A line that a kill cut off is dropped and it
 
 import hashlib
 import json
-import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +23,7 @@ from rich.table import Table
 
 from schemas.digests import digest_of
 from schemas.errors import UserError
+from schemas.files import write_whole
 from schemas.remote import is_remote
 from trainer.model.evabyte import EvaByte
 
@@ -48,6 +49,17 @@ def model_digest(model: EvaByte) -> str:
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def identity_of(model: EvaByte) -> dict[str, str]:
+    """What of a model decides an item: its digest, the kind of its device, its dtype."""
+    weight = model.embed_tokens.weight
+    return {"model": model_digest(model), "device": weight.device.type, "dtype": dtype_of(model)}
+
+
+def dtype_of(model: EvaByte) -> str:
+    """Its name, as float32."""
+    return str(model.embed_tokens.weight.dtype).removeprefix("torch.")
 
 
 class Journal:
@@ -126,6 +138,13 @@ class Journal:
             raise UserError(f"{self._path}: cannot be written ({error.strerror})") from None
         self.items[key] = dict(item)
 
+    def add_all(self, items: Iterable[tuple[str, Mapping[str, Any]]], batch: int) -> None:
+        """Keep items as they are made, so many at a time."""
+        made = iter(items)
+        while some := list(islice(made, batch)):
+            for key, item in some:
+                self.add(key, item)
+
     def finish(self, figures: Mapping[str, Any]) -> Path:
         """Write the result in place of an earlier one, whole or not at all.
 
@@ -143,15 +162,9 @@ class Journal:
                 "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
             },
         }  # fmt: skip
-        temp = self.result_path.with_suffix(".tmp")
         try:
-            with temp.open("w") as file:
-                file.write(json.dumps(result, indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temp.replace(self.result_path)
+            write_whole(self.result_path, json.dumps(result, indent=1).encode() + b"\n")
         except OSError as error:
-            temp.unlink(missing_ok=True)
             raise UserError(f"{self.result_path}: cannot be written ({error.strerror})") from None
         return self.result_path
 

@@ -26,7 +26,7 @@ from trainer.data.views import Mode
 from trainer.evaluate.blocks import Block, batch_of
 from trainer.evaluate.documents import By, check_proxy, dataset_of, grouped, texts_of, watched
 from trainer.evaluate.intervals import Interval, ratio
-from trainer.evaluate.journal import Journal, folder_of, model_digest, print_table
+from trainer.evaluate.journal import Journal, folder_of, identity_of, print_table
 from trainer.evaluate.pairs import Ids, Pair, before_raw, distinct, others, pair_of, with_raw
 from trainer.inference.continuation import Generated
 from trainer.inference.decoding import Generator
@@ -40,8 +40,6 @@ SPARE = 32
 
 CONTEXTS = ("own", "other", "none")
 
-GROUPS = 20
-
 
 @dataclass(frozen=True, kw_only=True)
 class TranslationOptions:
@@ -53,7 +51,7 @@ class TranslationOptions:
         all_documents: take all documents, not only held-out ones: for a dataset that was not trained on.
         documents: at most so many, in stored order.
         max_bytes: raw bytes of a document, from its start, at most; cut where both views can be.
-        generate: let the model write the bytes, too; without it bytes are only told, which is much faster.
+        written: of so many the model writes the bytes, too; default all; 0: bytes are only told, which is much faster.
         seed: of the choice of the other document.
         by: one row for each group or each source.
         examples: kept in the result, of what was written.
@@ -68,7 +66,7 @@ class TranslationOptions:
     all_documents: bool = False
     documents: int = 200
     max_bytes: int = 512
-    generate: bool = True
+    written: int | None = None
     seed: int = 0
     by: By = "group"
     examples: int = 5
@@ -82,8 +80,8 @@ class TranslationOptions:
             raise UserError(f"--documents is {self.documents}; expected 2 or more: each needs another one's comp view")
         if self.max_bytes < 1 or self.batch < 1:
             raise UserError("--max-bytes and --batch must be 1 or more")
-        if self.examples < 0 or self.seed < 0:
-            raise UserError("--examples and --seed must be 0 or more")
+        if self.examples < 0 or self.seed < 0 or (self.written or 0) < 0:
+            raise UserError("--examples, --seed and --written must be 0 or more")
 
 
 def evaluate(options: TranslationOptions) -> dict[str, Any]:
@@ -97,34 +95,32 @@ def evaluate(options: TranslationOptions) -> dict[str, Any]:
     """
     restored = restore(options.run)
     sentinels = _check_mode(options.run, restored)
-    distance = _character_distance() if options.generate else None
+    distance = _character_distance() if options.written != 0 else None
     pairs, skipped = _pairs(options, restored)
+    to_write = {pair.key for pair in pairs[: options.written]}
     wrong = others(pairs, options.seed)
     model = restored.model.to("cuda") if torch.cuda.is_available() else restored.model
-    model.requires_grad_(False)  # or the heads would make gradients that nobody asks for
     width = _width(model, pairs)
-    writer = Writer(model, sentinels=sentinels) if options.generate else None
-    weight = model.embed_tokens.weight
+    writer = Writer(model, sentinels=sentinels) if to_write else None
     documents = digest_of({"documents": sorted([pair.key, len(pair.raw)] for pair in pairs)})
     configuration = {
-        "model": model_digest(model), "device": weight.device.type, "dtype": str(weight.dtype).split(".")[-1],
-        "documents": documents, "max_bytes": options.max_bytes, "width": width,
-        "most_ids": _most_ids(restored), "sentinels": sentinels, "seed": options.seed, "generate": options.generate,
+        **identity_of(model), "documents": documents, "max_bytes": options.max_bytes, "width": width,
+        "most_ids": _most_ids(restored), "sentinels": sentinels, "seed": options.seed, "written": len(to_write),
         "by": options.by, "examples": options.examples,
     }  # fmt: skip
     with Journal(folder_of(options.run, options.out), "translation", configuration, afresh=options.afresh) as journal:
         left = [pair for pair in pairs if pair.key not in journal.items]
-        waiting: list[tuple[str, dict[str, Any]]] = []
-        for number, pair in enumerate(watched(left, "documents", done=len(pairs) - len(left)), 1):
-            item: dict[str, Any] = {"bytes": len(pair.raw), "beside": wrong[pair.key].key}
-            item |= told(model, pair, wrong[pair.key], width, sentinels=sentinels)
-            if writer is not None and distance is not None:
-                item |= _written(writer, pair, distance)
-            waiting.append((pair.key, item))
-            if len(waiting) == options.batch or number == len(left):
-                for key, kept in waiting:
-                    journal.add(key, kept)
-                waiting = []
+
+        def item(pair: Pair) -> dict[str, Any]:
+            other = wrong[pair.key]
+            found: dict[str, Any] = {"bytes": len(pair.raw), "beside": other.key}
+            found |= told(model, pair, other, width, sentinels=sentinels)
+            if writer is not None and distance is not None and pair.key in to_write:
+                found |= _written(writer, pair, distance)
+            return found
+
+        shown = watched(left, "documents", total=len(pairs), done=len(pairs) - len(left))
+        journal.add_all(((pair.key, item(pair)) for pair in shown), options.batch)
         figures = figures_of(pairs, journal.items, skipped=skipped, examples=options.examples)
         path = journal.finish(figures)
     if options.json:
@@ -185,8 +181,9 @@ def figures_of(
     Returns:
         JSON: documents, skipped, aligned (whether the gate is passed); "all" and "groups", rows of group, documents,
         raw_bytes; own, other, none, gate (own minus other), gain (own minus none), each value, low, high in bits per
-        byte; exact (share written to the last byte and no further), character_error (edits of characters over those
-        of the right text); examples: right, written (text), own, other, none (bits per byte).
+        byte; of those that the model wrote: written (their number), exact (share written to the last byte and no
+        further), character_error (edits of characters over those of the right text); examples: right, written (text),
+        own, other, none (bits per byte).
     """
     pairs = sorted(pairs, key=lambda pair: pair.key)
     whole = _row("all", pairs, items)
@@ -194,7 +191,7 @@ def figures_of(
     kept = [pair for pair in pairs if "text" in items[pair.key]][:examples]
     return {
         "documents": len(pairs), "skipped": skipped, "aligned": gate["value"] < GATE and gate["high"] < 0,
-        "all": whole, "groups": [_row(name, some, items) for name, some in grouped(pairs, GROUPS).items()],
+        "all": whole, "groups": [_row(name, some, items) for name, some in grouped(pairs).items()],
         "examples": [
             {
                 "right": pair.raw.decode(errors="replace"), "written": items[pair.key]["text"],
@@ -213,10 +210,11 @@ def _row(name: str, pairs: Sequence[Pair], items: dict[str, dict[str, Any]]) -> 
         row[context] = ratio([item[context] for item in found], lengths).rounded(6)
     for figure, less in (("gate", "other"), ("gain", "none")):
         row[figure] = ratio([item["own"] - item[less] for item in found], lengths).rounded(6)
-    if "exact" in found[0]:
-        row["exact"] = ratio([float(item["exact"]) for item in found], [1.0] * len(found)).rounded(6)
-        characters = [item["characters"] for item in found]
-        row["character_error"] = ratio([item["edits"] for item in found], characters).rounded(6)
+    if written := [item for item in found if "exact" in item]:
+        row["written"] = len(written)
+        row["exact"] = ratio([float(item["exact"]) for item in written], [1.0] * len(written)).rounded(6)
+        characters = [item["characters"] for item in written]
+        row["character_error"] = ratio([item["edits"] for item in written], characters).rounded(6)
     return row
 
 
@@ -290,7 +288,7 @@ def _character_distance() -> Callable[[str, str], int]:
         from rapidfuzz.distance import Levenshtein
     except ImportError:
         raise UserError(
-            "rapidfuzz is missing, it counts wrong characters: pip install rapidfuzz; or --no-generate"
+            "rapidfuzz is missing, it counts wrong characters: pip install rapidfuzz; or --written 0"
         ) from None
     distance: Callable[[str, str], int] = Levenshtein.distance
     return distance
@@ -324,13 +322,14 @@ def _print(options: TranslationOptions, figures: dict[str, Any], path: str) -> N
     if "exact" in whole:
         print_table(
             "written after the own comp view",
-            [options.by, "exact", "95 %", "character error", "95 %"],
+            [options.by, "documents", "exact", "95 %", "character error", "95 %"],
             [
                 [
-                    row["group"],
+                    row["group"], f"{row['written']:,}",
                     *Interval(**row["exact"]).cells(), *Interval(**row["character_error"]).cells(),
                 ]
                 for row in rows
+                if "written" in row
             ],
         )  # fmt: skip
     if figures["skipped"]:

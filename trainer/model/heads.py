@@ -80,9 +80,11 @@ class Head(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
             places = functional.pad(places, (0, -count % rows))
         chosen = weights[places]
         chosen[count:] = 0
+        # in evaluation nobody asks for the gradient, which would be made on the way
+        weight = self.weight if torch.is_grad_enabled() else self.weight.detach()
         total, found = _WeightedCrossEntropy.apply(
             hidden[places],
-            self.weight.to(hidden.dtype),
+            weight.to(hidden.dtype),
             # labels without weight may be ids that this head does not have
             labels[places].long().masked_fill(~wanted[places], 0),
             chosen,

@@ -18,6 +18,7 @@ from pathlib import Path
 from queue import Queue
 
 from schemas.errors import UserError
+from schemas.files import write_whole
 from trainer.evaluate.sandbox import kernel
 from trainer.study.plan import Plan
 from trainer.study.presets import PRESETS
@@ -41,7 +42,8 @@ class StudyOptions:
         processes: of each run, by torchrun (FSDP); with --gpus 0.
         minutes: stop cleanly after so many; the next call goes on.
         only: names of runs, as --dry-run prints them; all others are left alone.
-        dry_run: print the runs and what is done of them.
+        datasets_only: make the datasets, train nothing: for a machine that trains and cannot make them.
+        dry_run: print the runs, what is done of them and, after the first, how long the others take.
         slurm: write a job list and a script for Slurm, one job a run, instead of running anything.
     """
 
@@ -53,6 +55,7 @@ class StudyOptions:
     processes: int = 1
     minutes: float | None = None
     only: tuple[str, ...] = ()
+    datasets_only: bool = False
     dry_run: bool = False
     slurm: bool = False
 
@@ -87,8 +90,7 @@ def study(options: StudyOptions) -> None:
         raise UserError(f"--only {' '.join(sorted(unknown))}: no such run; --dry-run lists them")
     wanted = [run for run in runs if not options.only or run.name in options.only]
     if options.dry_run:
-        for run in wanted:
-            sys.stdout.write(f"{'done ' if run.record is not None else 'to do'} {run.name}\n")
+        sys.stdout.write(_overview(wanted))
         return
     if options.slurm:
         sys.stdout.write(write_jobs(plan, out, wanted) + "\n")
@@ -100,6 +102,8 @@ def study(options: StudyOptions) -> None:
         for dataset in plan.datasets:
             if any(run.arm.dataset == dataset.name for run in wanted):
                 _make_dataset(worker, plan, dataset.name, out)
+        if options.datasets_only:
+            return
         _run_all(worker, wanted, options.gpus, options.processes, failed)
     except _StoppedError:
         left = sum(run.record is None for run in wanted)
@@ -107,6 +111,29 @@ def study(options: StudyOptions) -> None:
     sys.stdout.write(write_tables(plan, out, runs))
     if failed:
         raise UserError(f"{len(failed)} of {len(wanted)} runs failed: {'; '.join(failed)}")
+
+
+def _overview(runs: list[Run]) -> str:
+    """A line for each run, and what is left."""
+    lines, left, ids_done, seconds = [], 0, 0, 0.0
+    for run in runs:
+        record = run.record
+        if record is not None:
+            ids_done, seconds = ids_done + record["symbols"], seconds + record["seconds"]
+            lines.append(f"done  {run.name}  {record['symbols']:,} ids, {record['seconds'] / 60:,.1f} min")
+            continue
+        try:
+            size, about = run.size().symbols, ""
+        except UserError:  # follows from a run that is not done
+            size, about = run.scale.symbols, "at most "
+        left += size
+        lines.append(f"to do {run.name}  {about}{size:,} ids")
+    lines.append(f"{sum(run.record is not None for run in runs)} of {len(runs)} runs are done, {left:,} ids are left")
+    if ids_done and left:
+        lines[-1] += (
+            f": {left / ids_done * seconds / 3600:,.1f} h of training at {ids_done / seconds:,.0f} ids a second"
+        )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _read_plan(options: StudyOptions) -> Plan:
@@ -131,9 +158,7 @@ def _keep_plan(out: Path, plan: Plan) -> None:
                 )
             return
         out.mkdir(parents=True, exist_ok=True)
-        temp = path.with_suffix(".tmp")
-        temp.write_text(plan.to_json())
-        temp.replace(path)
+        write_whole(path, plan.to_json().encode())
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
 
@@ -145,6 +170,7 @@ class _Worker:
         self._until = until
         self._lock = threading.Lock()
         self._processes: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
 
     def run(self, command: list[str], log: Path, gpu: int | None = None) -> None:
         """One command of Python, `-m` and what follows, its output into a log.
@@ -182,6 +208,8 @@ class _Worker:
                     process.wait()
                 with self._lock:
                     self._processes.discard(process)
+        if self._ended:
+            raise _StoppedError
         if status:
             lines = log.read_text(errors="replace").strip().splitlines()
             raise UserError(f"{command[0]} ended with {status}: {lines[-1] if lines else 'no output'} ({log})")
@@ -197,6 +225,7 @@ class _Worker:
 
     def end(self) -> None:
         """Tell all that run to save and end."""
+        self._ended = True
         with self._lock:
             for process in self._processes:
                 process.terminate()
@@ -257,9 +286,7 @@ def _run_one(worker: _Worker, run: Run, gpu: int | None, processes: int) -> None
     for command in run.evaluate_commands():
         worker.run(["trainer", *command], log, gpu)
     record = run.make_record()
-    temp = run.folder / f"{RECORD}.tmp"
-    temp.write_text(json.dumps(record, indent=1) + "\n")
-    temp.replace(run.folder / RECORD)
+    write_whole(run.folder / RECORD, json.dumps(record, indent=1).encode() + b"\n")
     found = {name: record[f"{name}_bits_per_byte"] for name in ("raw", "comp")}
     figures = ", ".join(f"{name} {value:.3f} bits per byte" for name, value in found.items() if value is not None)
     _say(f"{run.name}: {figures}; {time.monotonic() - start:.0f} s")

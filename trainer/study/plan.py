@@ -1,7 +1,7 @@
 """What a study compares, written down before its first run: datasets, arms, scales, seeds, evaluation, the test.
 
-An arm is a way to train. A baseline is an arm whose size follows from what another arm's run saw raw (`of`), so it runs
-after that one. All other arms see the same number of ids.
+An arm is a way to train. All see the same number of ids, but for those whose size follows from what another arm's run
+saw (`of`): baselines on bytes alone, and the same way to train on as much text as bytes alone read. They run after it.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 from schemas.errors import UserError
 from trainer.data.views import COMP_RATE, Mode
+from trainer.evaluate.translation import GATE
 from trainer.scales import scale_named
 
 
@@ -25,6 +26,14 @@ class Sizing(StrEnum):
     """As many ids as the other arm saw raw bytes, in about as many steps: smaller ones."""
     REPEATED = "raw-repeated"
     """As many ids as the plan says, of no more text than the other arm saw raw bytes."""
+    SAME_TEXT = "same-text"
+    """The other arm once more, for as many ids as show a byte of text for each id of the plan, in whichever view: all
+    that bytes alone read."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the run is on bytes alone, beside the other arm."""
+        return self in (Sizing.ONE_PASS, Sizing.SAME_STEPS, Sizing.REPEATED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +58,9 @@ class Arm:
         dataset: its name.
         mode: see `trainer.data.views`.
         comp_rate: top of r.
-        raw_fraction: share of the documents that may be shown raw.
+        raw_fraction: share of the documents that raw views and pairs are of.
         sizing: how long; see `Sizing`.
-        of: the arm that a baseline is of.
+        of: the arm that the size follows from.
     """
 
     name: str
@@ -72,12 +81,14 @@ class ScalePlan:
         symbols: ids of a run.
         batch: B, sequences of a step.
         sequence: T, ids of a sequence.
+        pair_symbols: longest aligned part of a pair, in ids; None: T // 2.
     """
 
     scale: str
     symbols: int
     batch: int
     sequence: int
+    pair_symbols: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +103,11 @@ class Plan:
         scales: each with all arms.
         seeds: each with all arms and scales.
         val_fraction: held out of every run, the same documents for all arms.
-        documents: held-out ones that bits per byte are measured on.
+        validations: points of the curve of held-out raw bits per byte by ids, while a run trains.
+        documents: held-out ones that bits per byte are measured on after it.
         translations: of those, that the gate is measured on.
+        written: of those, that the model translates by writing the bytes.
+        problems: as --problems of `evaluate humaneval` and `robustness`; none: programs are not asked for.
         gate: bits per byte after a document's own comp view minus after another's; an arm above it is not aligned, and
             comparisons of it say nothing of transfer.
         test: what will be compared and how, in words, for who reads the results.
@@ -106,9 +120,12 @@ class Plan:
     scales: tuple[ScalePlan, ...]
     seeds: tuple[int, ...] = (0,)
     val_fraction: float = 0.05
+    validations: int = 10
     documents: int = 400
     translations: int = 100
-    gate: float = -0.3
+    written: int = 0
+    problems: str | None = None
+    gate: float = GATE
     test: str = field(
         default="Raw bits per byte of held-out documents, arm minus baseline at the same seed, mean over seeds, beside "
         "the range over seeds; a difference within that range is none. Only arms that pass the gate show transfer."
@@ -131,12 +148,12 @@ class Plan:
                 raise UserError(
                     f"plan {self.name}: arm {arm.name}: sizing {arm.sizing} and of {arm.of} do not go together"
                 )
-            if arm.of is not None and arm.mode is not Mode.BYTES:
-                raise UserError(f"plan {self.name}: arm {arm.name} is a baseline, so its mode must be bytes")
             if arm.of is not None and arm.of not in names[:place]:
-                raise UserError(
-                    f"plan {self.name}: arm {arm.name} is a baseline of {arm.of}, which must stand before it"
-                )
+                raise UserError(f"plan {self.name}: arm {arm.name} is of {arm.of}, which must stand before it")
+            if arm.sizing.is_baseline and arm.mode is not Mode.BYTES:
+                raise UserError(f"plan {self.name}: arm {arm.name} is a baseline, so its mode must be bytes")
+        if self.validations < 1:
+            raise UserError(f"plan {self.name}: expected a validation at least")
         for scale in self.scales:
             scale_named(scale.scale)
             if scale.symbols < scale.batch * scale.sequence:

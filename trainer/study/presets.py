@@ -3,11 +3,15 @@
 `smoke` tries the machinery, `cpu` takes some two hours of two cores, `h200` half an hour of one GPU, `paper` is the
 published size, as a list of jobs.
 
-Every one has the same arms: what the paper compares, gzip as the null arm, always pairing as the positive control,
-ablations, and for the main arms the baselines on bytes alone that see as many raw bytes as they did.
+Every one has what the paper compares, gzip as the null arm, always pairing as the positive control, ablations, for the
+main arms the baselines on bytes alone that see as many raw bytes as they did, and the main arms once more on as much
+text as bytes alone read; the small ones have arms that are starved of raw text, too.
 """
 
+from dataclasses import replace
+
 from trainer.data.views import Mode
+from trainer.evaluate.programs.problems import HUMANEVAL
 from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
 
 _FUZZY = ("--fuzz", "tail")
@@ -43,52 +47,80 @@ _ABLATION = (
 
 
 def _baselines(*names: str) -> tuple[Arm, ...]:
-    sizings = (Sizing.ONE_PASS, Sizing.SAME_STEPS, Sizing.REPEATED)
     return tuple(
         Arm(name=f"bytes-{sizing}-{name}", dataset="neural", mode=Mode.BYTES, sizing=sizing, of=name)
         for name in names
-        for sizing in sizings
+        for sizing in Sizing
+        if sizing.is_baseline
     )
 
 
-_SHORT = ("--max-document-bytes", "512")
-"""So that a pair fits a sequence, and short runs see text of many documents."""
+def _same_text(*names: str) -> tuple[Arm, ...]:
+    return tuple(
+        replace(arm, name=f"{arm.name}-{Sizing.SAME_TEXT}", sizing=Sizing.SAME_TEXT, of=arm.name)
+        for arm in _MAIN
+        if arm.name in names
+    )
+
+
+def _starved(fraction: float) -> tuple[Arm, ...]:
+    """Raw views of little text, comp views of all: where the comp views can tell what the raw ones do not."""
+    arms = (
+        Arm(name="bytes", dataset="neural", mode=Mode.BYTES),
+        Arm(name="proxy-bpe", dataset="bpe", mode=Mode.PROXY),
+        Arm(name="proxy-neural", dataset="neural", mode=Mode.PROXY),
+        Arm(name="proxy-gzip", dataset="gzip", mode=Mode.PROXY),
+        Arm(name="always-pairs", dataset="neural", mode=Mode.ALWAYS_PAIR),
+    )
+    return tuple(replace(arm, name=f"starved-{arm.name}", raw_fraction=fraction) for arm in arms)
+
+
+_SHORT = ("--max-document-bytes", "256")
+"""So that a pair fits a sequence, of gzip's symbols too, and short runs see text of many documents."""
+
+_COMPARED = ("bpe-model", "proxy-bpe", "proxy-neural", "proxy-gzip")
 
 PRESETS: dict[str, Plan] = {
     "smoke": Plan(
         name="smoke",
         corpus="stdlib",
         datasets=_datasets(12, 1024, *_SHORT),
-        arms=(*_MAIN, *_ABLATION, *_baselines("proxy-neural")),
-        scales=(ScalePlan(scale="tiny", symbols=4096, batch=4, sequence=256),),
+        arms=(*_MAIN, *_ABLATION, *_baselines("proxy-neural"), *_same_text("proxy-neural"), *_starved(0.01)),
+        scales=(ScalePlan(scale="tiny", symbols=4096, batch=2, sequence=512, pair_symbols=512),),
+        validations=2,
         documents=8,
         translations=4,
+        written=1,
     ),
     "cpu": Plan(
         name="cpu",
         corpus="stdlib",
         datasets=_datasets(12, 4096, *_SHORT),
-        arms=(*_MAIN, *_ABLATION, *_baselines("proxy-bpe", "proxy-neural", "proxy-gzip")),
-        scales=(ScalePlan(scale="tiny", symbols=2_000_000, batch=4, sequence=512),),
+        arms=(*_MAIN, *_baselines(*_COMPARED[1:]), *_same_text(*_COMPARED), *_starved(0.004), *_ABLATION),
+        scales=(ScalePlan(scale="tiny", symbols=1_000_000, batch=4, sequence=512, pair_symbols=512),),
         seeds=(0, 1),
+        written=10,
     ),
     "h200": Plan(
         name="h200",
         corpus="stdlib",
         datasets=_datasets(16, 32768),
-        arms=(*_MAIN, *_ABLATION[:3], *_baselines("proxy-neural")),
+        arms=(*_MAIN, *_baselines("proxy-neural"), *_same_text("proxy-neural"), *_starved(0.02), *_ABLATION[:3]),
         scales=(ScalePlan(scale="100m", symbols=40_000_000, batch=16, sequence=8192),),
+        written=20,
     ),
     "paper": Plan(
         name="paper",
         corpus="stdlib",
         datasets=_datasets(16, 32768),
-        arms=(*_MAIN, *_ABLATION, *_baselines("proxy-bpe", "proxy-neural")),
+        arms=(*_MAIN, *_baselines("proxy-bpe", "proxy-neural"), *_same_text(*_COMPARED), *_ABLATION),
         scales=tuple(
             ScalePlan(scale=scale, symbols=104_857_600_000, batch=64, sequence=32768)
             for scale in ("0.5b", "1.5b", "4b", "7b", "14b")
         ),
         documents=2000,
         translations=500,
+        written=100,
+        problems=HUMANEVAL,
     ),
 }

@@ -9,7 +9,7 @@ Every step is a command that goes on where it was stopped, so a study does.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,24 @@ from trainer.run_log import read_metrics
 from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
 
 RECORD = "record.json"
+
+VALIDATE_BYTES = 1 << 16
+"""Of held-out documents, at each point of a curve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much a run trains.
+
+    Attributes:
+        symbols: ids.
+        batch: sequences of a step.
+        raw_fraction: share of the documents that raw views are of.
+    """
+
+    symbols: int
+    batch: int
+    raw_fraction: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,48 +86,70 @@ class Run:
         return found
 
     def base(self) -> "Run | None":
-        """The run that a baseline is of."""
+        """The run that this one's size follows from."""
         if self.arm.of is None:
             return None
         arm = next(arm for arm in self.plan.arms if arm.name == self.arm.of)
         return Run(plan=self.plan, out=self.out, arm=arm, scale=self.scale, seed=self.seed)
 
+    def size(self) -> Size:
+        """How much is trained.
+
+        Raises:
+            UserError: the run that this one's size follows from is not done, or saw nothing raw.
+        """
+        plain = Size(symbols=self.scale.symbols, batch=self.scale.batch, raw_fraction=self.arm.raw_fraction)
+        base = self.base()
+        if base is None:
+            return plain
+        record, sizing = base.record, self.arm.sizing
+        if record is None:
+            raise UserError(f"{self.name}: its size follows from {base.name}, which is not done")
+        raw = int(record["raw_view_bytes"])
+        if sizing is Sizing.SAME_TEXT:
+            share = min(1.0, plain.symbols / (raw + record["comp_view_bytes"]))
+            return replace(plain, symbols=self._whole_steps(int(plain.symbols * share), plain.batch))
+        if not raw:
+            raise UserError(f"{self.name}: a baseline of {base.name}, which saw nothing raw")
+        if sizing is Sizing.REPEATED:
+            fraction = raw / (record["dataset_raw_bytes"] * (1 - self.plan.val_fraction))
+            return replace(plain, raw_fraction=min(1.0, fraction))
+        batch = plain.batch if sizing is Sizing.ONE_PASS else max(1, round(plain.batch * raw / plain.symbols))
+        return replace(plain, symbols=self._whole_steps(raw, batch), batch=batch)
+
+    def _whole_steps(self, symbols: int, batch: int) -> int:
+        return max(symbols, batch * self.scale.sequence)
+
     def train_command(self) -> list[str]:
         """Options of `python -m trainer`.
 
         Raises:
-            UserError: the run that this is a baseline of is not done, or saw nothing raw.
+            UserError: see `size`.
         """
-        scale, arm = self.scale, self.arm
-        symbols, batch, fraction = scale.symbols, scale.batch, arm.raw_fraction
-        if (base := self.base()) is not None:
-            record = base.record
-            if record is None:
-                raise UserError(f"{self.name}: a baseline of {base.name}, which is not done")
-            raw = int(record["raw_view_bytes"])
-            if not raw:
-                raise UserError(f"{self.name}: a baseline of {base.name}, which saw nothing raw")
-            if arm.sizing is Sizing.REPEATED:
-                fraction = min(1.0, raw / (record["dataset_raw_bytes"] * (1 - self.plan.val_fraction)))
-            else:
-                symbols = max(raw, scale.sequence)
-            if arm.sizing is Sizing.SAME_STEPS:
-                batch = max(1, round(scale.batch * raw / scale.symbols))
-        symbols = max(symbols, batch * scale.sequence)
+        scale, arm, size = self.scale, self.arm, self.size()
+        steps = -(-size.symbols // (size.batch * scale.sequence))
         return [
             "train", "--data", str(data_folder(self.out, arm.dataset)), "--run", str(self.folder),
-            "--scale", scale.scale, "--mode", str(arm.mode), "--symbols", str(symbols), "--batch", str(batch),
-            "--sequence", str(scale.sequence),
-            "--comp-rate", repr(arm.comp_rate), "--raw-fraction", repr(fraction), "--seed", str(self.seed),
-            "--val-fraction", repr(self.plan.val_fraction), "--validate-every", "0", "--no-tensorboard",
+            "--scale", scale.scale, "--mode", str(arm.mode), "--symbols", str(size.symbols),
+            "--batch", str(size.batch), "--sequence", str(scale.sequence),
+            "--comp-rate", repr(arm.comp_rate), "--raw-fraction", repr(size.raw_fraction), "--seed", str(self.seed),
+            "--val-fraction", repr(self.plan.val_fraction), "--no-tensorboard",
+            *(() if scale.pair_symbols is None else ("--pair-symbols", str(scale.pair_symbols))),
+            "--validate-every", str(-(-steps // self.plan.validations)), "--validate-bytes", str(VALIDATE_BYTES),
         ]  # fmt: skip
 
     def evaluate_commands(self) -> Iterator[list[str]]:
         """Options of `python -m trainer`, a command each."""
-        run = ("--run", str(self.folder), "--json")
-        yield ["evaluate", "bpb", *run, "--documents", str(self.plan.documents), "--markov"]
+        plan, run = self.plan, ("--run", str(self.folder), "--json")
+        plain = self.arm.mode is Mode.BYTES and self.arm.raw_fraction == 1 and self.arm.of is None
+        no_markov = () if plain else ("--markov",)  # its figure is the same for every arm, and takes a while
+        yield ["evaluate", "bpb", *run, "--documents", str(plan.documents), *no_markov]
         if self.arm.mode.mixes:
-            yield ["evaluate", "translation", *run, "--documents", str(self.plan.translations), "--no-generate"]
+            documents = ("--documents", str(plan.translations), "--written", str(plan.written))
+            yield ["evaluate", "translation", *run, *documents]
+        if plan.problems is not None and self.arm.mode is not Mode.COMP_ONLY:
+            for what in ("humaneval", "robustness"):
+                yield ["evaluate", what, *run, "--problems", plan.problems]
 
     def make_record(self) -> dict[str, Any]:
         """What is kept of a run whose commands have ended: its configuration, what it saw, its figures.
@@ -121,9 +161,10 @@ class Run:
         results = {result["evaluation"]: result["figures"] for result in read_results(self.folder / FOLDER)}
         if not lines or "bpb" not in results:
             raise UserError(f"{self.folder}: no metrics or no result of bpb; delete the folder and run the study again")
-        seen = ("symbols", "raw_view_bytes", "comp_view_bytes", "pairs")
         every = results["bpb"]["all"]
-        gate = results.get("translation", {}).get("all", {})
+        told = results.get("translation", {}).get("all", {})
+        passed = results.get("humaneval", {}).get("base", {}).get("pass@1", {})
+        robust = results.get("robustness", {}).get("overall", {}).get("robust") or {}
         return {
             "scale": self.scale.scale,
             "arm": self.arm.name,
@@ -132,14 +173,37 @@ class Run:
             "dataset": self.arm.dataset,
             "sizing": str(self.arm.sizing),
             "of": self.arm.of,
+            "raw_fraction": self.size().raw_fraction,
             "steps": len(lines),
-            **{name: sum(int(line[name]) for line in lines) for name in seen},
+            **{name: sum(int(line[name]) for line in lines) for name in _SEEN},
+            "seconds": round(sum(line["symbols"] / line["symbols_per_second"] for line in lines), 1),
             "dataset_raw_bytes": int(Dataset(str(data_folder(self.out, self.arm.dataset))).raw_bytes.sum()),
             "raw_bits_per_byte": every.get("raw", {}).get("value"),
             "comp_bits_per_byte": every.get("comp", {}).get("value"),
-            **{f"after_{name}": gate.get(name, {}).get("value") for name in ("own", "other", "none")},
-            "gate": gate.get("gate", {}).get("value"),
+            **{f"after_{name}": told.get(name, {}).get("value") for name in ("own", "other", "none")},
+            "gate": told.get("gate", {}).get("value"),
+            "written_exactly": told.get("exact", {}).get("value"),
+            "character_error": told.get("character_error", {}).get("value"),
+            "pass_at_1": passed.get("value"),
+            "robust_pass_at_1": robust.get("value"),
+            "yardsticks": {**every["compressors"], **{f"markov-{k}": bits for k, bits in every["markov"].items()}},
+            "curve": _curve(lines),
         }
+
+
+_SEEN = ("symbols", "raw_view_bytes", "comp_view_bytes", "pairs")
+
+
+def _curve(lines: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Held-out raw bits per byte while the run trained, beside what it had seen by then."""
+    seen = dict.fromkeys(_SEEN, 0)
+    points = []
+    for line in lines:
+        for name in _SEEN:
+            seen[name] += int(line[name])
+        if line.get("validation_bits_per_byte") is not None:
+            points.append({"step": line["step"], **seen, "raw_bits_per_byte": line["validation_bits_per_byte"]})
+    return points
 
 
 def name_of(scale: str, arm: str, seed: int) -> str:
@@ -166,8 +230,3 @@ def preprocess_command(plan: Plan, dataset: DatasetPlan, out: Path) -> list[str]
     """Options of `python -m pipelines`."""
     folder = str(data_folder(out, dataset.name))
     return ["preprocess", "--corpus", plan.corpus, "--out", folder, "--quiet", *dataset.options]
-
-
-def is_bytes(arm: Arm) -> bool:
-    """Whether an arm is trained on bytes alone."""
-    return arm.mode is Mode.BYTES

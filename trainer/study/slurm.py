@@ -9,7 +9,9 @@ from trainer.study.runs import Run
 _SCRIPT = """\
 #!/bin/sh
 # {name}: {count} runs, one a job; a job that is stopped goes on when it is submitted again. Fill in what your cluster
-# wants (account, partition, GPUs). Baselines need the run that they are of: submit the second array after the first.
+# wants (account, partition, GPUs). Make the datasets first. The runs of the second array have sizes that follow from
+# runs of the first: submit it after that.
+#   {python} -m trainer study --plan {plan} --out {out} --datasets-only
 #   sbatch --array=1-{first} {script}
 #   sbatch --array={second}-{count} --dependency=afterok:JOB {script}
 #SBATCH --job-name=study-{name}
@@ -41,4 +43,4 @@ def write_jobs(plan: Plan, out: Path, runs: list[Run]) -> str:
             python=".venv/bin/python",
         )
     )  # fmt: skip
-    return f"{len(ordered)} runs in {names}; make the datasets of its plan first, into {out}/data, then see {script}"
+    return f"{len(ordered)} runs in {names}; what to type is at the top of {script}"

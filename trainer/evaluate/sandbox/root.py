@@ -37,22 +37,22 @@ def enter(readable: Sequence[str], writable_bytes: int) -> int:
     base = next(base for base in _BASES if os.path.isdir(base) and not any(_inside(path, base) for path in wanted))  # noqa: PTH112
     kernel.mount("none", "/", flags=kernel.RECURSIVE | kernel.PRIVATE)
     kernel.mount("tmpfs", base, "tmpfs", kernel.NO_SUID | kernel.NO_DEVICES, "mode=755,size=1m,nr_inodes=4096")
+    os.mkdir(f"{base}{WORK}")  # noqa: PTH102 - this module wants few imports: it runs once a program
+    kernel.mount(  # before what is shown: an interpreter may lie in there
+        "tmpfs", f"{base}{WORK}", "tmpfs", kernel.NO_SUID | kernel.NO_DEVICES,
+        f"mode=777,size={writable_bytes},nr_inodes=4096",
+    )  # fmt: skip
     for path in sorted(set(wanted)):
         if not any(_inside(path, other) for other in wanted if other != path):
             _show(base, path)
     for path in (*_FILES, *(f"/dev/{name}" for name in _DEVICES)):
         _show(base, path)
-    os.mkdir(f"{base}/proc")  # noqa: PTH102 - this module wants few imports: it runs once a program
+    os.mkdir(f"{base}/proc")  # noqa: PTH102
     kernel.mount("proc", f"{base}/proc", "proc", kernel.NO_SUID | kernel.NO_DEVICES | kernel.NO_EXEC)
     processes = os.open(f"{base}/proc", os.O_RDONLY | os.O_DIRECTORY)
     kernel.unmount(f"{base}/proc")
-    os.mkdir(f"{base}{WORK}")  # noqa: PTH102
     os.symlink(WORK, f"{base}/dev/shm")  # noqa: PTH211
     _seal(base)
-    kernel.mount(
-        "tmpfs", f"{base}{WORK}", "tmpfs", kernel.NO_SUID | kernel.NO_DEVICES,
-        f"mode=777,size={writable_bytes},nr_inodes=4096",
-    )  # fmt: skip
     kernel.pivot(base)
     os.chdir(WORK)
     return processes
@@ -81,7 +81,10 @@ def _show(base: str, path: str) -> None:
 
 
 def _seal(base: str) -> None:
-    """The mount on the base and all that hang on it become read-only, those that came along with a directory too."""
+    """The mount on the base and all that hang on it become read-only, those that came along with a directory too.
+
+    All but the one writable place.
+    """
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
         lines = [line.split(" ") for line in file]
     # other mounts may lie unseen below the base: these hang on the mount that is last on it
@@ -90,6 +93,8 @@ def _seal(base: str) -> None:
         if words[1] in tree:
             tree[words[0]] = _plain(words[4])
     for point in tree.values():
+        if point == f"{base}{WORK}":
+            continue
         flags = kernel.REMOUNT | kernel.BIND | kernel.READ_ONLY | kernel.NO_SUID | _locked(point)
         if not point.startswith(f"{base}/dev/"):  # devices must stay some
             flags |= kernel.NO_DEVICES

@@ -1,0 +1,54 @@
+"""Figures of runs over seeds, and how they are written in tables."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ByArm = Mapping[str, Sequence[dict[str, Any]]]
+"""Records of one scale by arm, a seed each."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values over seeds.
+
+    Attributes:
+        values: one or more.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        return statistics.fmean(self.values)
+
+    @property
+    def width(self) -> float:
+        """Largest less smallest: 0 of one seed, of which nothing is known."""
+        return max(self.values) - min(self.values)
+
+    def __str__(self) -> str:
+        some = f" ({min(self.values):.3f} to {max(self.values):.3f})" if len(self.values) > 1 else ""
+        return f"{self.mean:.3f}{some}"
+
+
+def spread(records: Sequence[dict[str, Any]], name: str) -> Spread | None:
+    """A figure over seeds; None where no record has it."""
+    values = tuple(record[name] for record in records if record[name] is not None)
+    return Spread(values) if values else None
+
+
+def mean(records: Sequence[dict[str, Any]], name: str) -> float:
+    """Of a figure that every record has."""
+    return statistics.fmean(record[name] for record in records)
+
+
+def markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]], note: str = "") -> str:
+    """A table under its title; nothing where it has no rows."""
+    if not rows:
+        return ""
+    lines = [heads, ["---"] * len(heads), *rows]
+    table = "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+    return f"### {title}\n\n{note}\n\n{table}" if note else f"### {title}\n\n{table}"
