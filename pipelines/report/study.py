@@ -2,7 +2,8 @@
 
 from collections.abc import Collection
 
-from pipelines.report import generic
+from pipelines.report import form_study, generic
+from pipelines.report.forms import object_in, rows_in
 from pipelines.report.markup import details
 from pipelines.report.privacy import cleaned
 from pipelines.report.runs import Object, as_object
@@ -33,7 +34,14 @@ def read(place: str) -> tuple[Object, Object]:
 
 def section(results: Object, plan: Object, given: Collection[str]) -> str:
     """The section's HTML; see `privacy` for the paths that are given."""
-    parts = [generic.rendered(cleaned(results, given))]
+    results = cleaned(results, given)
+    plan = cleaned(plan or object_in(results, "plan"), given)
+    known = form_study.drawn(results)
+    if known is None:
+        parts = [generic.rendered({key: value for key, value in results.items() if key != "plan"})]
+    else:
+        runs = [{key: value for key, value in run.items() if key != "curve"} for run in rows_in(results.get("runs"))]
+        parts = [known, details("All figures of all runs", generic.rendered({"runs": runs}))]
     if plan:
-        parts.append(details("The plan", generic.rendered(cleaned(plan, given))))
+        parts.append(details("The plan", generic.rendered(plan)))
     return "\n".join(parts)

@@ -179,7 +179,9 @@ def test_single_precision_differs_at_ties_at_most(taught: EvaByte, temperature: 
             assert scores[-1] - scores[-2] < 1e-4
 
 
-@pytest.mark.parametrize("name", ["1", "5", "8"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("1", marks=pytest.mark.slow), "5", pytest.param("8", marks=pytest.mark.slow)]
+)
 def test_sampled_bytes_are_the_same_alone_in_a_batch_and_with_any_tree(models: dict[str, EvaByte], name: str) -> None:
     prompts = [prompt_of(length) for length in EDGES]
     for seed in range(6):

@@ -75,7 +75,9 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], *, 
         assert [line[name] for line in found] == pytest.approx([line[name] for line in expected], rel=1e-12), name
 
 
-@pytest.mark.parametrize(("world", "precision", "rtol"), [(2, "fp64", 1e-10), (4, "fp32", 1e-5)])
+@pytest.mark.parametrize(
+    ("world", "precision", "rtol"), [(2, "fp64", 1e-10), pytest.param(4, "fp32", 1e-5, marks=pytest.mark.slow)]
+)
 def test_losses_are_those_of_one_process(data: Path, tmp_path: Path, world: int, precision: str, rtol: float) -> None:
     options = ("--steps", "20", "--precision", precision, "--micro-batch", "1", "--peak-rate", "1e-3")
     options += ("--validate-every", "10", "--validate-bytes", "6000")

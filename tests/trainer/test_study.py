@@ -19,7 +19,7 @@ from trainer.study.comparisons import raw_bytes_for
 from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
 from trainer.study.presets import PRESETS
 from trainer.study.runs import RECORD, Run, runs_of
-from trainer.study.tables import tables
+from trainer.study.tables import tables, to_markdown
 
 SCALE = ScalePlan(scale="tiny", symbols=100_000, batch=4, sequence=256)
 
@@ -94,6 +94,10 @@ def keep(run: Run, **fields: Any) -> dict[str, Any]:
     return record
 
 
+def text_of(plan: Plan, runs: list[Run], records: dict[str, dict[str, Any]]) -> str:
+    return to_markdown(plan, tables(plan, runs, records), len(records), len(runs))
+
+
 def option(command: list[str], name: str) -> str:
     return command[command.index(f"--{name}") + 1]
 
@@ -122,13 +126,13 @@ def test_a_difference_within_the_seeds_range_is_none_and_who_fails_the_gate_is_m
         value = {"bytes": (2.0, 2.1), "proxy": (1.7, 1.75), "other": (2.0, 2.3)}[run.arm.name][run.seed]
         gate = {"bytes": None, "proxy": -0.9, "other": (-0.9, -0.1)[run.seed]}[run.arm.name]
         records[run.name] = keep(run, raw_bits_per_byte=value, gate=gate)
-    text = tables(plan, runs_of(plan, tmp_path), records)
+    text = text_of(plan, runs_of(plan, tmp_path), records)
     assert (
         "| proxy | same ids | 97 | 1.725 (1.700 to 1.750) | 2.050 (2.000 to 2.100) | -0.325 | 0.100 | better |" in text
     )
     assert "| +0.100 | 0.300 | none, not aligned |" in text
     assert text.index("own minus other") < text.index("What each saw")
-    alone = tables(plan, runs_of(plan, tmp_path), {name: one for name, one in records.items() if name.endswith("s0")})
+    alone = text_of(plan, runs_of(plan, tmp_path), {name: one for name, one in records.items() if name.endswith("s0")})
     assert "-0.300 | 0.000 | one seed |" in alone
     assert "3 of 6 runs are done" in alone
 
@@ -146,7 +150,7 @@ def test_as_much_text_as_bytes_alone_takes_fewer_ids(tmp_path: Path) -> None:
     records[same.name] = keep(
         same, symbols=40_000, raw_view_bytes=8_000, comp_view_bytes=92_000, raw_bits_per_byte=2.7, gate=-0.5
     )
-    text = tables(plan, runs_of(plan, tmp_path), records)
+    text = text_of(plan, runs_of(plan, tmp_path), records)
     assert "| proxy-same-text | 0.10 | 40,000 | 2.700 | 2.000 | +0.700 | 0.000 | one seed |" in text
     # to break even, the 230 kB must stand for the 78 kB that bytes alone saw beyond the 20
     assert "| proxy | 0.339 | outside of what was measured |" in text
@@ -164,7 +168,7 @@ def test_what_a_byte_of_comp_view_was_worth_is_read_off_bytes_alone(tmp_path: Pa
         proxy.name: keep(proxy, raw_view_bytes=40_000, comp_view_bytes=200_000, raw_bits_per_byte=2.5),
         one_pass.name: keep(one_pass, raw_view_bytes=40_000, raw_bits_per_byte=3.0),
     }
-    assert "| proxy | 0.600 | 0.200 |" in tables(plan, runs_of(plan, tmp_path), records)
+    assert "| proxy | 0.600 | 0.200 |" in text_of(plan, runs_of(plan, tmp_path), records)
 
 
 def test_where_raw_text_is_scarce_each_run_is_taken_at_its_best(tmp_path: Path) -> None:
@@ -175,7 +179,7 @@ def test_where_raw_text_is_scarce_each_run_is_taken_at_its_best(tmp_path: Path) 
         best = {"starved-bytes": 2.6, "starved-proxy": 2.2}.get(run.arm.name, 1.0) + 0.01 * run.seed
         curve = [{"raw_bits_per_byte": value} for value in (3.0, best, 2.9)]
         records[run.name] = keep(run, raw_view_bytes=76_000, raw_bits_per_byte=2.95, curve=curve, gate=-0.4)
-    text = tables(plan, runs_of(plan, tmp_path), records)
+    text = text_of(plan, runs_of(plan, tmp_path), records)
     assert "| starved-bytes | 0.038 | 2.0 | 2.950 (2.950 to 2.950) | 2.605 (2.600 to 2.610) | - |" in text
     assert "(2.600 to 2.610) | -0.400 | 0.010 | better |" in text
     beside = text[text.index("### Beside bytes alone") : text.index("### Starved")]
@@ -191,7 +195,7 @@ def test_programs_have_a_table_where_a_plan_asks_for_them(tmp_path: Path) -> Non
     assert asked["proxy"] == ["bpb", "translation", "humaneval", "robustness"]
     assert asked["comp"] == ["bpb"]
     records = {run.name: keep(run, pass_at_1=0.25, robust_pass_at_1=0.125) for run in runs[:1]}
-    assert "| bytes | 0.250 | 0.125 |" in tables(plan, runs, records)
+    assert "| bytes | 0.250 | 0.125 |" in text_of(plan, runs, records)
 
 
 def test_another_plan_in_the_folder_is_refused_and_a_dry_run_lists(

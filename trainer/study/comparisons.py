@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from trainer.data.views import Mode
-from trainer.study.figures import ByArm, Spread, markdown, mean
+from trainer.study.figures import ByArm, Spread, Table, mean
 from trainer.study.plan import Arm, Plan, Sizing
 
 _WORDS = {
@@ -92,7 +92,7 @@ def compare(
     )
 
 
-def baselines(plan: Plan, by_arm: ByArm) -> str:
+def baselines(plan: Plan, by_arm: ByArm) -> Table:
     """Arms beside bytes alone: at the same ids, and at the raw bytes that they saw."""
     rows: list[tuple[object, ...]] = []
     for arm, baseline in _beside(plan):
@@ -110,7 +110,7 @@ def baselines(plan: Plan, by_arm: ByArm) -> str:
         "seeds' range",
         "reading",
     )
-    return markdown("Beside bytes alone, raw bits per byte", heads, rows)
+    return Table("Beside bytes alone, raw bits per byte", heads, rows)
 
 
 def _beside(plan: Plan) -> Iterator[tuple[Arm, Arm]]:
@@ -128,7 +128,7 @@ def _plain(plan: Plan, raw_fraction: float = 1.0) -> Arm | None:
     return next((arm for arm in arms if arm.raw_fraction == raw_fraction), None)
 
 
-def same_text(plan: Plan, by_arm: ByArm) -> str:
+def same_text(plan: Plan, by_arm: ByArm) -> Table:
     """Arms that saw as much text, in whichever view, as bytes alone at all ids: fewer ids."""
     plain = _plain(plan)
     rows: list[tuple[object, ...]] = []
@@ -146,22 +146,21 @@ def same_text(plan: Plan, by_arm: ByArm) -> str:
             rows.append((arm.name, *size, *found.cells))
     heads = ("arm", "text seen, MB", "ids", "arm", "bytes alone", "arm minus bytes", "seeds' range", "reading")
     note = "Bytes alone saw as much text with more ids and steps."
-    return markdown("At the same bytes of text in all, raw bits per byte", heads, rows, note)
+    return Table("At the same bytes of text in all, raw bits per byte", heads, rows, note)
 
 
-def worth(plan: Plan, by_arm: ByArm) -> str:
+def worth(plan: Plan, by_arm: ByArm) -> Table:
     """How many raw bytes a byte of text in the comp view stood for, and must stand for to break even."""
     plain = _plain(plan)
     rows: list[tuple[object, ...]] = []
-    if plain is None:
-        return ""
     alone = [
         record
         for arm in plan.arms
         if arm.mode is Mode.BYTES and arm.raw_fraction == 1 and arm.sizing in (Sizing.SYMBOLS, Sizing.ONE_PASS)
         for record in by_arm.get(arm.name, [])
     ]
-    bytes_at_same_ids = {record["seed"]: record["raw_view_bytes"] for record in by_arm.get(plain.name, [])}
+    of_plain = by_arm.get(plain.name, []) if plain is not None else []
+    bytes_at_same_ids = {record["seed"]: record["raw_view_bytes"] for record in of_plain}
     for arm in plan.arms:
         if not arm.mode.mixes or arm.raw_fraction < 1 or arm.of is not None:
             continue
@@ -180,7 +179,7 @@ def worth(plan: Plan, by_arm: ByArm) -> str:
         "Read off bytes alone trained once over so many bytes, which has fewer steps: this flatters the arms, gzip's "
         "(the null arm) most."
     )
-    return markdown(
+    return Table(
         "What a byte of text in the comp view was worth, in raw bytes", ("arm", "to break even", "was"), rows, note
     )
 
@@ -200,7 +199,7 @@ def raw_bytes_for(bits_per_byte: float, curve: Sequence[tuple[float, float]]) ->
     return None
 
 
-def starved(plan: Plan, by_arm: ByArm) -> str:
+def starved(plan: Plan, by_arm: ByArm) -> Table:
     """Arms whose raw views are of little text, beside bytes alone on that text; each at the best point of its curve."""
     rows: list[tuple[object, ...]] = []
     for arm in plan.arms:
@@ -219,4 +218,4 @@ def starved(plan: Plan, by_arm: ByArm) -> str:
         "arm", "raw text, MB", "times shown", "at the end", "best", "bytes alone, best", "arm minus bytes",
         "seeds' range", "reading",
     )  # fmt: skip
-    return markdown("Starved of raw text, raw bits per byte", heads, rows)
+    return Table("Starved of raw text, raw bits per byte", heads, rows)

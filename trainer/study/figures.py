@@ -45,10 +45,30 @@ def mean(records: Sequence[dict[str, Any]], name: str) -> float:
     return statistics.fmean(record[name] for record in records)
 
 
-def markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]], note: str = "") -> str:
-    """A table under its title; nothing where it has no rows."""
-    if not rows:
-        return ""
-    lines = [heads, ["---"] * len(heads), *rows]
-    table = "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-    return f"### {title}\n\n{note}\n\n{table}" if note else f"### {title}\n\n{table}"
+@dataclass(frozen=True)
+class Table:
+    """One table of the results.
+
+    Attributes:
+        title: of it.
+        columns: their names.
+        rows: cells, as they are shown; none: there is nothing to tell.
+        note: how to read it.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    note: str = ""
+
+    def to_markdown(self) -> str:
+        """Under its title."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        table = "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+        note = f"{self.note}\n\n" if self.note else ""
+        return f"### {self.title}\n\n{note}{table}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For `results.json`."""
+        rows = [[str(cell) for cell in row] for row in self.rows]
+        return {"title": self.title, "note": self.note, "columns": list(self.columns), "rows": rows}

@@ -14,7 +14,7 @@ from typing import Any
 
 from schemas.files import write_whole
 from trainer.study.comparisons import baselines, same_text, starved, worth
-from trainer.study.figures import ByArm, markdown, mean, spread
+from trainer.study.figures import ByArm, Table, mean, spread
 from trainer.study.plan import Plan
 from trainer.study.runs import Run
 
@@ -34,7 +34,8 @@ def write_tables(plan: Plan, out: Path, runs: Sequence[Run]) -> str:
         The tables, in Markdown.
     """
     records = {run.name: record for run in runs if (record := run.record) is not None}
-    text = tables(plan, runs, records)
+    found = tables(plan, runs, records)
+    text = to_markdown(plan, found, len(records), len(runs))
     kept = [{name: value for name, value in one.items() if name not in _TIMES} for one in records.values()]
     rows = io.StringIO()
     if kept:
@@ -42,7 +43,12 @@ def write_tables(plan: Plan, out: Path, runs: Sequence[Run]) -> str:
         writer = csv.DictWriter(rows, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(kept)
-    results = {"plan": json.loads(plan.to_json()), "runs": kept}
+    results = {
+        "plan": json.loads(plan.to_json()),
+        "of": len(runs),
+        "runs": kept,
+        "tables": {scale: [table.to_json() for table in some] for scale, some in found.items()},
+    }
     for name, data in (
         ("results.json", json.dumps(results, indent=1) + "\n"), ("results.csv", rows.getvalue()), ("results.md", text),
     ):  # fmt: skip
@@ -50,24 +56,31 @@ def write_tables(plan: Plan, out: Path, runs: Sequence[Run]) -> str:
     return text
 
 
-def tables(plan: Plan, runs: Sequence[Run], records: dict[str, dict[str, Any]]) -> str:
-    """The tables, in Markdown."""
-    parts = [f"# Study {plan.name}\n\n{len(records)} of {len(runs)} runs are done. {plan.test}\n"]
+def tables(plan: Plan, runs: Sequence[Run], records: dict[str, dict[str, Any]]) -> dict[str, list[Table]]:
+    """The tables of each scale that have rows, in the order of reading."""
+    found = {}
     for scale in plan.scales:
         by_arm: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for run in runs:
             if run.scale == scale and run.name in records:
                 by_arm[run.arm.name].append(records[run.name])
         if by_arm:
+            made = (table(plan, by_arm) for table in _TABLES)
+            found[scale.scale] = [table for table in made if table.rows]
+    return found
+
+
+def to_markdown(plan: Plan, found: dict[str, list[Table]], done: int, count: int) -> str:
+    """All tables as one text."""
+    parts = [f"# Study {plan.name}\n\n{done} of {count} runs are done. {plan.test}\n"]
+    for scale in plan.scales:
+        if scale.scale in found:
             parts.append(f"## {scale.scale}: {scale.symbols:,} ids, {scale.batch} x {scale.sequence} a step\n")
-            parts += [
-                table(plan, by_arm)
-                for table in (_gates, _arms, baselines, same_text, worth, starved, _programs, _yardsticks)
-            ]
-    return "\n".join(part for part in parts if part)
+            parts += [table.to_markdown() for table in found[scale.scale]]
+    return "\n".join(parts)
 
 
-def _gates(plan: Plan, by_arm: ByArm) -> str:
+def _gates(plan: Plan, by_arm: ByArm) -> Table:
     rows = []
     for arm in plan.arms:
         records = by_arm.get(arm.name, [])
@@ -80,10 +93,10 @@ def _gates(plan: Plan, by_arm: ByArm) -> str:
         "arm", "after its own comp view", "after another's", "alone", "own minus other", f"gate {plan.gate:g}",
         "written exactly", "character errors",
     )  # fmt: skip
-    return markdown("Does the model read the comp view? Raw bits per byte", heads, rows)
+    return Table("Does the model read the comp view? Raw bits per byte", heads, rows)
 
 
-def _arms(plan: Plan, by_arm: ByArm) -> str:
+def _arms(plan: Plan, by_arm: ByArm) -> Table:
     rows = []
     for arm in plan.arms:
         if records := by_arm.get(arm.name, []):
@@ -97,21 +110,24 @@ def _arms(plan: Plan, by_arm: ByArm) -> str:
         "arm", "raw, bits per byte", "comp, bits per raw byte", "raw seen, MB", "comp seen, MB of text", "pairs",
         "steps", "ids", "seeds",
     )  # fmt: skip
-    return markdown("What each saw, and what came of it", heads, rows)
+    return Table("What each saw, and what came of it", heads, rows)
 
 
-def _programs(plan: Plan, by_arm: ByArm) -> str:
+def _programs(plan: Plan, by_arm: ByArm) -> Table:
     rows = []
     for arm in plan.arms:
         records = by_arm.get(arm.name, [])
         if (passed := spread(records, "pass_at_1")) is not None:
             rows.append((arm.name, passed, spread(records, "robust_pass_at_1") or "-"))
-    return markdown("Programs: share of problems", ("arm", "pass@1", "robust pass@1"), rows)
+    return Table("Programs: share of problems", ("arm", "pass@1", "robust pass@1"), rows)
 
 
-def _yardsticks(plan: Plan, by_arm: ByArm) -> str:
+def _yardsticks(plan: Plan, by_arm: ByArm) -> Table:
     # the longest: Markov models are counted once
     found: list[dict[str, float]] = [record["yardsticks"] for arm in plan.arms for record in by_arm.get(arm.name, [])]
     most = max(found, key=len, default={})
     rows = [(name, f"{value:.3f}") for name, value in most.items()]
-    return markdown("Yardsticks: bits per byte of the same documents", ("", "bits per byte"), rows)
+    return Table("Yardsticks: bits per byte of the same documents", ("", "bits per byte"), rows)
+
+
+_TABLES = (_gates, _arms, baselines, same_text, worth, starved, _programs, _yardsticks)
