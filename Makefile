@@ -124,6 +124,9 @@ test: $(STAMP)  ## the tests that take minutes at most
 test-slow: $(STAMP)  ## all tests, the long ones too
 	@$(PY) -m pytest -m 'slow or not slow' $(ARGS)
 
+docs: $(STAMP)  ## the reference pages, docs/commands and docs/api.md, from the programs
+	@$(PY) -m docs.reference
+
 bench: $(STAMP)  ## the figures of benchmarks/RESULTS.md
 	@$(PY) -m benchmarks.preprocess $(ARGS)
 	@$(PY) -m benchmarks.compressor speed

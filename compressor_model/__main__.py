@@ -3,15 +3,12 @@
 import sys
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """The command line."""
-    from schemas.command_line import Command, run
+    from compressor_model.cli import run
 
-    fit = Command(
-        "compressor_model.command", "FitCommand", "run", "corpus -> compressor: byte LM, entropy table, codebooks"
-    )
-    return run("compressor_model", {"fit": fit}, arguments)
+    return run(sys.argv[1:])
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -54,7 +54,7 @@ def run(program: str, commands: Mapping[str, Command], arguments: Sequence[str])
     try:
         command = commands[name]
         module = importlib.import_module(command.module)
-        options = _parse(getattr(module, command.options), arguments[words:], f"python -m {program} {name}")
+        options = parse(getattr(module, command.options), arguments[words:], f"python -m {program} {name}")
         try:
             getattr(module, command.function)(options)
             sys.stdout.flush()
@@ -93,8 +93,16 @@ def _usage(program: str, commands: Mapping[str, Command], name: str) -> int:
     return 0
 
 
-def _parse(kind: type[Any], arguments: Sequence[str], program: str) -> Any:
-    """The options.
+def parse(kind: type[Any], arguments: Sequence[str], program: str) -> Any:
+    """The options of a command.
+
+    Args:
+        kind: their dataclass.
+        arguments: as typed, without the command's name.
+        program: how the command is called, for its help.
+
+    Returns:
+        One of that class.
 
     Raises:
         UserError: they are bad; tyro would draw a box of many lines.
