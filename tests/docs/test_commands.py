@@ -1,14 +1,16 @@
 """Every command that README and docs show is one: the programs take its target, its options and their values.
 
-Nothing is run here; `make -n` says what a target would run, and the programs' own parsers read that. The commands of
-the tutorial are run, see `test_tutorial.py`.
+`make -n` says what a target would run, and the programs' own parsers read that. The commands of the tutorial are run
+as well (slow).
 """
 
 import importlib
+import os
 import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,21 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_the_tutorial_can_be_followed(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    for number, path in enumerate(sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:120]):
+        target = text / f"{number % 4}" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    for line in commands_in((HERE / "tutorial.md").read_text()):
+        for words in made_by(line):
+            words = [sys.executable, *(word.replace("~", str(tmp_path)) for word in words[1:])]
+            done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{line}: {done.stderr[-2000:]}"
+    assert (tmp_path / "report.html").stat().st_size > 50_000
+    assert (tmp_path / "data" / "text-measure" / "index.html").exists()
