@@ -86,7 +86,7 @@ train: $(STAMP)  ## train a byte-level model: SCALE=tiny|100m|... DATA=... MODE=
 generate: $(STAMP)  ## bytes from a trained model: RUN=... PROMPT=...
 	@$(PY) -m trainer generate $(call opt,RUN,run) $(call opt,PROMPT,prompt) $(ARGS)
 
-evaluate: $(STAMP)  ## what a model knows: RUN=... WHAT=bpb|translation|humaneval|robustness|cost
+evaluate: $(STAMP)  ## what a model knows: RUN=... WHAT=all|bpb|translation|humaneval|robustness|cost
 	@$(PY) -m trainer evaluate $(call quote,$(or $(WHAT),bpb)) $(call opt,RUN,run) $(ARGS)
 
 study: $(STAMP)  ## compare ways to train, all by one command that goes on: PRESET=smoke|cpu|h200|paper CORPUS=... OUT=...

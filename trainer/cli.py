@@ -8,6 +8,7 @@ from schemas.command_line import Command
 COMMANDS = {
     "train": Command("trainer.train", "TrainOptions", "train", "datasets -> a byte-level model"),
     "generate": Command("trainer.inference.generate", "GenerateOptions", "generate", "bytes in, bytes out"),
+    "evaluate all": Command("trainer.evaluate.whole", "AllOptions", "evaluate", "every evaluation of a run"),
     "evaluate bpb": Command("trainer.evaluate.bpb", "BpbOptions", "evaluate", "bits per byte, held out"),
     "evaluate translation": Command(
         "trainer.evaluate.translation", "TranslationOptions", "evaluate", "raw bytes after their comp view"

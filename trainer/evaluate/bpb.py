@@ -108,7 +108,8 @@ def evaluate(options: BpbOptions) -> dict[str, Any]:
         **identity_of(model), "data": dataset.row_groups_digest,
         "held_out": None if options.all_documents else val_fraction, "documents": options.documents, "by": options.by,
         "views": list(views), "context": context, "stride": stride,
-        "sentinels": sentinels, "markov": sorted(options.markov),
+        "pass_ids": PASS_IDS[model.embed_tokens.weight.device.type], "sentinels": sentinels,
+        "markov": sorted(options.markov),
     }  # fmt: skip
     orders = () if options.all_documents else options.markov
     with Journal(folder_of(options.run, options.out), "bpb", configuration, afresh=options.afresh) as journal:

@@ -163,7 +163,7 @@ class Writer(Generator):
             comp: vocabulary ids.
             max_bytes: at most.
         """
-        self._start = before_raw(comp, self._sentinels)
+        self.start = before_raw(comp, self._sentinels)
         return self.generate([b""], batch=1, max_bytes=max_bytes)[0]
 
 

@@ -51,6 +51,7 @@ class Generator:
     Attributes:
         model: in evaluation mode; not changed.
         nodes: places in a tree; 1 is plain decoding.
+        start: ids before every prompt: those that begin a raw text, unless they are set to others.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Generator:
         if self._heads.ahead == 0:
             self.nodes = 1
         self._cost = NODE_COST.get(device, NODE_COST["cpu"]) if cost is None else cost
-        self._start = [BOS, RAW_OPEN] if sentinels else [BOS]
+        self.start: Sequence[int] = [BOS, RAW_OPEN] if sentinels else [BOS]
         weights = config.layers * (4 * config.dim**2 + 3 * config.dim * config.ffn) + len(CHOICES) * config.dim
         self._key_to_weights = config.layers * 2 * config.dim / weights
 
@@ -176,7 +177,7 @@ class Generator:
     def _begin(self, cache: Cache, place: int, row: Row, prompt: bytes) -> bytes:
         """Take in a prompt and choose its first byte; the part that is free."""
         ids = np.frombuffer(prompt, dtype=np.uint8).astype(np.int64) + BYTE_OFFSET
-        ids = torch.from_numpy(np.concatenate([self._start, ids])).to(self._heads.device)
+        ids = torch.from_numpy(np.concatenate([self.start, ids])).to(self._heads.device)
         hidden = cache.prefill(place, ids)[-1:]
         part = row.take([row.choose(self._heads.main(hidden)[0], len(ids))])
         self._believe(hidden, [row], [len(ids)])
