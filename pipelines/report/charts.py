@@ -163,13 +163,20 @@ def _letters(lines: Sequence[Curve], x: Scale, y: Scale, left: float, top: float
     ends = sorted(
         (height - y.place(line.points[-1][1]), n) for n, line in enumerate(lines) if line.letter and line.points
     )
-    parts, last = [], -100.0
-    for wanted, number in ends:
+    places, last = [], -100.0
+    for wanted, _ in ends:
         last = max(wanted, last + 11)
+        places.append(last)
+    most = height  # none below the axis: from the lowest up again
+    for at in reversed(range(len(places))):
+        places[at] = min(places[at], most)
+        most = places[at] - 11
+    parts = []
+    for (_, number), at in zip(ends, places, strict=True):
         end = x.place(lines[number].points[-1][0])
         parts.append(
             f'<text class="letter c{lines[number].colour % COLOURS}" x="{_n(left + end + 4)}" '
-            f'y="{_n(top + last + 4)}">{plain(lines[number].letter)}</text>'
+            f'y="{_n(top + at + 4)}">{plain(lines[number].letter)}</text>'
         )
     return parts
 

@@ -30,7 +30,7 @@ def drawn(results: Object) -> str | None:
     parts = [_head(plan, results, len(runs))]
     if len(scales) > 1:
         parts.append(charts.legend([("", scale, at, "dots") for at, scale in enumerate(scales)]))
-    parts.append(f'<div class="figures">{_gates(plan, by_scale)}{_bits(by_scale)}</div>')
+    parts.append(f'<div class="figures">{_gates(plan, by_scale)}{_bits(plan, by_scale)}</div>')
     for scale in scales:
         parts.append(f"<h3>{name(scale)}</h3>" if len(scales) > 1 else "")
         parts.append(_training(plan, by_scale[scale]))
@@ -67,12 +67,16 @@ def _gates(plan: Mapping[str, Any], by_scale: Mapping[str, _ByArm]) -> str:
     )
 
 
-def _bits(by_scale: Mapping[str, _ByArm]) -> str:
-    rows = _rows(by_scale, "raw_bits_per_byte")
+def _bits(plan: Mapping[str, Any], by_scale: Mapping[str, _ByArm]) -> str:
+    sized = {str(arm.get("name")) for arm in rows_in(plan.get("arms")) if arm.get("of") is not None}
+    rows = [row for row in _rows(by_scale, "raw_bits_per_byte") if row[0] not in sized]
     if not rows:
         return ""
     svg = charts.intervals("Raw bits per byte by arm", "bits per byte", rows)
-    return figure(svg, "Raw bits per byte of held-out documents by arm: mean and range over seeds.")
+    return figure(
+        svg,
+        "Raw bits per byte of held-out documents, arms of all ids: mean and range over seeds; others: see tables.",
+    )
 
 
 def _rows(by_scale: Mapping[str, _ByArm], key: str) -> list[tuple[str, list[Mark]]]:

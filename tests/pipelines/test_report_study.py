@@ -66,6 +66,7 @@ def test_gate_bits_curves_and_tables_of_each_scale_are_there(study: Path, tmp_pa
     assert "<title>gate: -0.3</title>" in text
     assert "<title>proxy, tiny: -0.0625 [-0.0625, -0.0625]</title>" in text
     assert "<title>bytes, 100m: 2.822 [2.76, 2.885]</title>" in text
+    assert "<title>one-pass, tiny" not in text  # arms of other sizes are in the tables alone
     for title in ("all raw text", "little raw text"):
         assert text.count(f'aria-label="Raw bits per byte, {title}"') == 2
     assert "bytes: 2.812 (ids, millions 0.09)" in text  # the mean over seeds
