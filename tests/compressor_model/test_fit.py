@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from compressor_model import __main__ as command_line
 from compressor_model import artefact, codebook
+from compressor_model import cli as command_line
 from compressor_model.artefact import CARD, PRETRAINED, Compressor, open_compressor
 from compressor_model.command import LMS, FitCommand
 from compressor_model.encoder import coder
@@ -325,7 +325,7 @@ def test_bad_training_options_name_themselves(
     option = "--" + name.replace("_", "-")
     with pytest.raises(UserError, match=option):
         LMS[lm](**{name: value})
-    assert command_line.main(["fit", "--lm", lm, option, str(value)]) == 2
+    assert command_line.run(["fit", "--lm", lm, option, str(value)]) == 2
     assert option in capsys.readouterr().err
 
 
@@ -343,7 +343,7 @@ def test_bad_training_options_name_themselves(
 def test_options_that_do_not_go_together_say_so(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command_line.main(["fit", *arguments]) == 2
+    assert command_line.run(["fit", *arguments]) == 2
     assert says in capsys.readouterr().err
 
 

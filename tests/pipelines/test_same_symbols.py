@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from compressor_model import __main__ as compressor_command
+from compressor_model import cli as compressor_command
 from compressor_model.artefact import open_compressor
 
 SOURCES = ("pipelines", "compressor_model", "schemas")
@@ -43,7 +43,7 @@ def paper(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"fit --corpus {corpus} --out {folder} --lm paper --layers 2 --width 32 --heads 2 --hidden 64 --row 256 "
         "--context 64 --steps 30 --batch 2048 --bits 12 --distil-bytes 100000"
     )
-    assert compressor_command.main(arguments.split()) == 0
+    assert compressor_command.run(arguments.split()) == 0
     assert open_compressor(folder).lm_kind == "paper"
     return folder
 

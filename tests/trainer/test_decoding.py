@@ -324,7 +324,7 @@ def test_runs_are_restored_as_they_were_trained(
     monkeypatch.setattr(decoding, "restore", lambda run: SimpleNamespace(model=models["8"], config={"mode": mode}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     generator = Generator.from_run("somewhere", nodes=5)
-    assert (len(generator._start), generator.nodes) == (start, 5)
+    assert (len(generator.start), generator.nodes) == (start, 5)
 
 
 def test_a_model_that_never_saw_bytes_is_refused(models: dict[str, EvaByte], monkeypatch: pytest.MonkeyPatch) -> None:
