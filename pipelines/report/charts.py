@@ -167,7 +167,7 @@ def _letters(lines: Sequence[Curve], x: Scale, y: Scale, left: float, top: float
     for wanted, _ in ends:
         last = max(wanted, last + 11)
         places.append(last)
-    most = height  # none below the axis: from the lowest up again
+    most: float = height  # none below the axis: from the lowest up again
     for at in reversed(range(len(places))):
         places[at] = min(places[at], most)
         most = places[at] - 11

@@ -107,9 +107,7 @@ def _training(plan: Mapping[str, Any], by_arm: _ByArm) -> str:
     arms = [arm for arm in rows_in(plan.get("arms")) if arm.get("of") is None]
     parts = []
     for title, is_starved in (("all raw text", False), ("little raw text", True)):
-        names = [
-            str(arm.get("name", "")) for arm in arms if ((number(arm.get("raw_fraction")) or 1.0) < 1) is is_starved
-        ]
+        names = [str(arm.get("name", "")) for arm in arms if (arm.get("raw_text_bytes") is not None) is is_starved]
         found = [curve for arm in names for curve in _curve(arm, by_arm.get(arm, []))]
         if not found:
             continue

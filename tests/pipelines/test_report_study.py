@@ -18,8 +18,8 @@ ARMS = (
     Arm(name="bytes", dataset="d", mode=Mode.BYTES),
     Arm(name="proxy", dataset="d", mode=Mode.PROXY),
     Arm(name="one-pass", dataset="d", mode=Mode.BYTES, sizing=Sizing.ONE_PASS, of="proxy"),
-    Arm(name="few-bytes", dataset="d", mode=Mode.BYTES, raw_fraction=0.1),
-    Arm(name="few-proxy", dataset="d", mode=Mode.PROXY, raw_fraction=0.1),
+    Arm(name="few-bytes", dataset="d", mode=Mode.BYTES, raw_text_bytes=40_000),
+    Arm(name="few-proxy", dataset="d", mode=Mode.PROXY, raw_text_bytes=40_000),
 )
 
 
@@ -28,7 +28,7 @@ def record(run: Run, curve: list[float]) -> dict[str, Any]:
     return {
         "scale": run.scale.scale, "arm": run.arm.name, "seed": run.seed, "sizing": str(run.arm.sizing), "steps": 9,
         "symbols": 90_000, "raw_view_bytes": 50_000, "comp_view_bytes": 90_000 if mixes else 0, "pairs": 3,
-        "dataset_raw_bytes": 400_000, "raw_bits_per_byte": curve[-1] + 0.01, "seconds": 60.0,
+        "dataset_raw_bytes": 400_000, "raw_text_bytes": 38_000, "raw_bits_per_byte": curve[-1] + 0.01, "seconds": 60.0,
         "comp_bits_per_byte": 2.5 if mixes else None,
         **dict.fromkeys(("after_own", "after_other", "after_none"), 2.25 if mixes else None),
         "gate": -0.0625 if mixes else None, "written_exactly": None, "character_error": None,

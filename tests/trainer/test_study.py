@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data_fixtures import numbered_dataset
 
+from schemas.draws import document_id, split_uniform
 from schemas.errors import UserError
 from trainer.data.views import Mode
 from trainer.study.command import StudyOptions, study
 from trainer.study.comparisons import raw_bytes_for
 from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
 from trainer.study.presets import PRESETS
+from trainer.study.raw_text import bytes_of, share_for
 from trainer.study.runs import RECORD, Run, runs_of
 from trainer.study.tables import tables, to_markdown
 
@@ -52,7 +55,7 @@ def test_presets_are_plans_and_come_back_from_their_files(name: str) -> None:
         "proxy-gzip",
     } <= arms.keys()
     assert {arm.sizing for arm in arms.values() if arm.of == "proxy-neural"} == set(Sizing) - {Sizing.SYMBOLS}
-    starved = {arm.raw_fraction for arm in arms.values() if arm.name.startswith("starved")}
+    starved = {arm.raw_text_bytes for arm in arms.values() if arm.name.startswith("starved")}
     assert len(starved) == (name != "paper")
 
 
@@ -84,7 +87,8 @@ def test_a_file_that_is_no_plan_is_one_line(data: bytes) -> None:
 def keep(run: Run, **fields: Any) -> dict[str, Any]:
     record = {
         "scale": run.scale.scale, "arm": run.arm.name, "seed": run.seed, "steps": 97, "symbols": 99_000,
-        "raw_view_bytes": 0, "comp_view_bytes": 0, "pairs": 0, "dataset_raw_bytes": 400_000, "raw_bits_per_byte": 2.0,
+        "raw_view_bytes": 0, "comp_view_bytes": 0, "pairs": 0, "dataset_raw_bytes": 400_000, "raw_text_bytes": 38_000,
+        "raw_bits_per_byte": 2.0,
         "comp_bits_per_byte": None, "after_own": None, "after_other": None, "after_none": None, "gate": None,
         "written_exactly": None, "character_error": None, "pass_at_1": None, "robust_pass_at_1": None, "seconds": 60.0,
         "yardsticks": {"gzip": 3.5}, "curve": [{"raw_bits_per_byte": 3.0}, {"raw_bits_per_byte": 2.5}], **fields,
@@ -113,9 +117,21 @@ def test_baselines_are_sized_by_what_their_arm_saw_raw(tmp_path: Path) -> None:
     assert (option(command, "symbols"), option(command, "batch"), option(command, "seed")) == ("26000", "4", "3")
     command = same_steps.train_command()
     assert (option(command, "symbols"), option(command, "batch")) == ("26000", "1")
-    command = repeated.train_command()
-    assert (option(command, "symbols"), option(command, "batch")) == ("100000", "4")
-    assert float(option(command, "raw-fraction")) == pytest.approx(26_000 / (0.95 * 400_000))
+    size = repeated.size()
+    assert (size.symbols, size.batch, size.raw_text_bytes) == (100_000, 4, 26_000)
+
+
+def test_a_budget_of_raw_text_is_met_to_the_document_and_counted() -> None:
+    dataset = numbered_dataset(0, groups=40, rows=6, longest=50)
+    sizes = {split_uniform(document_id(row.raw)): len(row.raw) for group in dataset.groups for row in group}
+    total = sum(size for draw, size in sizes.items() if draw >= 0.1)
+    for budget in (500, 3_000, 12_000):
+        share = share_for(dataset, budget, 0.1)
+        held = bytes_of(dataset, share, 0.1)
+        assert held == sum(size for draw, size in sizes.items() if draw >= 1 - share * 0.9)
+        assert abs(held - budget) <= max(sizes.values()) / 2
+    assert share_for(dataset, 10 * total, 0.1) == 1
+    assert bytes_of(dataset, 1.0, 0.1) == total
 
 
 def test_a_difference_within_the_seeds_range_is_none_and_who_fails_the_gate_is_marked(tmp_path: Path) -> None:
@@ -172,7 +188,7 @@ def test_what_a_byte_of_comp_view_was_worth_is_read_off_bytes_alone(tmp_path: Pa
 
 
 def test_where_raw_text_is_scarce_each_run_is_taken_at_its_best(tmp_path: Path) -> None:
-    few = [dataclasses.replace(arm, name=f"starved-{arm.name}", raw_fraction=0.1) for arm in (BYTES, PROXY)]
+    few = [dataclasses.replace(arm, name=f"starved-{arm.name}", raw_text_bytes=40_000) for arm in (BYTES, PROXY)]
     plan = plan_of(BYTES, PROXY, *few)
     records = {}
     for run in runs_of(plan, tmp_path):

@@ -116,16 +116,16 @@ def baselines(plan: Plan, by_arm: ByArm) -> Table:
 def _beside(plan: Plan) -> Iterator[tuple[Arm, Arm]]:
     plain = _plain(plan)
     for arm in plan.arms:
-        if arm.mode.mixes and arm.raw_fraction == 1 and arm.of is None:
+        if arm.mode.mixes and arm.raw_text_bytes is None and arm.of is None:
             if plain is not None:
                 yield arm, plain
             yield from ((arm, other) for other in plan.arms if other.of == arm.name and other.sizing.is_baseline)
 
 
-def _plain(plan: Plan, raw_fraction: float = 1.0) -> Arm | None:
+def _plain(plan: Plan, raw_text_bytes: int | None = None) -> Arm | None:
     """Bytes alone."""
     arms = (arm for arm in plan.arms if arm.mode is Mode.BYTES and arm.of is None)
-    return next((arm for arm in arms if arm.raw_fraction == raw_fraction), None)
+    return next((arm for arm in arms if arm.raw_text_bytes == raw_text_bytes), None)
 
 
 def same_text(plan: Plan, by_arm: ByArm) -> Table:
@@ -156,13 +156,13 @@ def worth(plan: Plan, by_arm: ByArm) -> Table:
     alone = [
         record
         for arm in plan.arms
-        if arm.mode is Mode.BYTES and arm.raw_fraction == 1 and arm.sizing in (Sizing.SYMBOLS, Sizing.ONE_PASS)
+        if arm.mode is Mode.BYTES and arm.raw_text_bytes is None and arm.sizing in (Sizing.SYMBOLS, Sizing.ONE_PASS)
         for record in by_arm.get(arm.name, [])
     ]
     of_plain = by_arm.get(plain.name, []) if plain is not None else []
     bytes_at_same_ids = {record["seed"]: record["raw_view_bytes"] for record in of_plain}
     for arm in plan.arms:
-        if not arm.mode.mixes or arm.raw_fraction < 1 or arm.of is not None:
+        if not arm.mode.mixes or arm.raw_text_bytes is not None or arm.of is not None:
             continue
         needed, found = [], []
         for record in by_arm.get(arm.name, []):
@@ -204,10 +204,10 @@ def starved(plan: Plan, by_arm: ByArm) -> Table:
     rows: list[tuple[object, ...]] = []
     for arm in plan.arms:
         ours = by_arm.get(arm.name, [])
-        plain = _plain(plan, arm.raw_fraction)
-        if arm.raw_fraction == 1 or arm.of is not None or not ours or plain is None:
+        plain = _plain(plan, arm.raw_text_bytes)
+        if arm.raw_text_bytes is None or arm.of is not None or not ours or plain is None:
             continue
-        text = arm.raw_fraction * (1 - plan.val_fraction) * mean(ours, "dataset_raw_bytes")
+        text = mean(ours, "raw_text_bytes")
         seen = (f"{text / 1e6:.3f}", f"{mean(ours, 'raw_view_bytes') / text:.1f}")
         end = Spread(tuple(_raw(record) for record in ours))
         if arm == plain:

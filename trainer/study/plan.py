@@ -58,7 +58,7 @@ class Arm:
         dataset: its name.
         mode: see `trainer.data.views`.
         comp_rate: top of r.
-        raw_fraction: share of the documents that raw views and pairs are of.
+        raw_text_bytes: of the documents that raw views and pairs are of; None: of all. See `raw_text.py`.
         sizing: how long; see `Sizing`.
         of: the arm that the size follows from.
     """
@@ -67,7 +67,7 @@ class Arm:
     dataset: str
     mode: Mode
     comp_rate: float = COMP_RATE
-    raw_fraction: float = 1.0
+    raw_text_bytes: int | None = None
     sizing: Sizing = Sizing.SYMBOLS
     of: str | None = None
 
@@ -150,6 +150,8 @@ class Plan:
                 )
             if arm.of is not None and arm.of not in names[:place]:
                 raise UserError(f"plan {self.name}: arm {arm.name} is of {arm.of}, which must stand before it")
+            if arm.raw_text_bytes is not None and arm.raw_text_bytes < 1:
+                raise UserError(f"plan {self.name}: arm {arm.name}: raw_text_bytes must be 1 or more")
             if arm.sizing.is_baseline and arm.mode is not Mode.BYTES:
                 raise UserError(f"plan {self.name}: arm {arm.name} is a baseline, so its mode must be bytes")
         if self.validations < 1:

@@ -63,7 +63,7 @@ def _same_text(*names: str) -> tuple[Arm, ...]:
     )
 
 
-def _starved(fraction: float) -> tuple[Arm, ...]:
+def _starved(raw_text_bytes: int) -> tuple[Arm, ...]:
     """Raw views of little text, comp views of all: where the comp views can tell what the raw ones do not."""
     arms = (
         Arm(name="bytes", dataset="neural", mode=Mode.BYTES),
@@ -72,7 +72,7 @@ def _starved(fraction: float) -> tuple[Arm, ...]:
         Arm(name="proxy-gzip", dataset="gzip", mode=Mode.PROXY),
         Arm(name="always-pairs", dataset="neural", mode=Mode.ALWAYS_PAIR),
     )
-    return tuple(replace(arm, name=f"starved-{arm.name}", raw_fraction=fraction) for arm in arms)
+    return tuple(replace(arm, name=f"starved-{arm.name}", raw_text_bytes=raw_text_bytes) for arm in arms)
 
 
 _SHORT = ("--max-document-bytes", "256")
@@ -85,7 +85,7 @@ PRESETS: dict[str, Plan] = {
         name="smoke",
         corpus="stdlib",
         datasets=_datasets(12, 1024, *_SHORT),
-        arms=(*_MAIN, *_ABLATION, *_baselines("proxy-neural"), *_same_text("proxy-neural"), *_starved(0.01)),
+        arms=(*_MAIN, *_ABLATION, *_baselines("proxy-neural"), *_same_text("proxy-neural"), *_starved(20_000)),
         scales=(ScalePlan(scale="tiny", symbols=4096, batch=2, sequence=512, pair_symbols=512),),
         validations=2,
         documents=8,
@@ -96,7 +96,7 @@ PRESETS: dict[str, Plan] = {
         name="cpu",
         corpus="stdlib",
         datasets=_datasets(12, 4096, *_SHORT),
-        arms=(*_MAIN, *_baselines(*_COMPARED[1:]), *_same_text(*_COMPARED), *_starved(0.004), *_ABLATION),
+        arms=(*_MAIN, *_baselines(*_COMPARED[1:]), *_same_text(*_COMPARED), *_starved(200_000), *_ABLATION),
         scales=(ScalePlan(scale="tiny", symbols=1_000_000, batch=4, sequence=512, pair_symbols=512),),
         seeds=(0, 1),
         written=10,
@@ -105,7 +105,7 @@ PRESETS: dict[str, Plan] = {
         name="h200",
         corpus="stdlib",
         datasets=_datasets(16, 32768),
-        arms=(*_MAIN, *_baselines("proxy-neural"), *_same_text("proxy-neural"), *_starved(0.02), *_ABLATION[:3]),
+        arms=(*_MAIN, *_baselines("proxy-neural"), *_same_text("proxy-neural"), *_starved(2_000_000), *_ABLATION[:3]),
         scales=(ScalePlan(scale="100m", symbols=40_000_000, batch=16, sequence=8192),),
         written=20,
     ),

@@ -19,6 +19,7 @@ from trainer.data.views import Mode
 from trainer.evaluate.journal import FOLDER, read_results
 from trainer.run_log import read_metrics
 from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
+from trainer.study.raw_text import bytes_of, share_for
 
 RECORD = "record.json"
 
@@ -33,12 +34,12 @@ class Size:
     Attributes:
         symbols: ids.
         batch: sequences of a step.
-        raw_fraction: share of the documents that raw views are of.
+        raw_text_bytes: of the documents that raw views are of; None: of all.
     """
 
     symbols: int
     batch: int
-    raw_fraction: float
+    raw_text_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class Run:
         Raises:
             UserError: the run that this one's size follows from is not done, or saw nothing raw.
         """
-        plain = Size(symbols=self.scale.symbols, batch=self.scale.batch, raw_fraction=self.arm.raw_fraction)
+        plain = Size(symbols=self.scale.symbols, batch=self.scale.batch, raw_text_bytes=self.arm.raw_text_bytes)
         base = self.base()
         if base is None:
             return plain
@@ -112,13 +113,21 @@ class Run:
         if not raw:
             raise UserError(f"{self.name}: a baseline of {base.name}, which saw nothing raw")
         if sizing is Sizing.REPEATED:
-            fraction = raw / (record["dataset_raw_bytes"] * (1 - self.plan.val_fraction))
-            return replace(plain, raw_fraction=min(1.0, fraction))
+            return replace(plain, raw_text_bytes=raw)
         batch = plain.batch if sizing is Sizing.ONE_PASS else max(1, round(plain.batch * raw / plain.symbols))
         return replace(plain, symbols=self._whole_steps(raw, batch), batch=batch)
 
     def _whole_steps(self, symbols: int, batch: int) -> int:
         return max(symbols, batch * self.scale.sequence)
+
+    def _share(self, size: Size) -> float:
+        """The `--raw-fraction` that holds the text."""
+        if size.raw_text_bytes is None:
+            return 1.0
+        return share_for(self._dataset(), size.raw_text_bytes, self.plan.val_fraction)
+
+    def _dataset(self) -> Dataset:
+        return Dataset(str(data_folder(self.out, self.arm.dataset)))
 
     def train_command(self) -> list[str]:
         """Options of `python -m trainer`.
@@ -127,12 +136,13 @@ class Run:
             UserError: see `size`.
         """
         scale, arm, size = self.scale, self.arm, self.size()
+        share = self._share(size)
         steps = -(-size.symbols // (size.batch * scale.sequence))
         return [
             "train", "--data", str(data_folder(self.out, arm.dataset)), "--run", str(self.folder),
             "--scale", scale.scale, "--mode", str(arm.mode), "--symbols", str(size.symbols),
             "--batch", str(size.batch), "--sequence", str(scale.sequence),
-            "--comp-rate", repr(arm.comp_rate), "--raw-fraction", repr(size.raw_fraction), "--seed", str(self.seed),
+            "--comp-rate", repr(arm.comp_rate), "--raw-fraction", repr(share), "--seed", str(self.seed),
             "--val-fraction", repr(self.plan.val_fraction), "--no-tensorboard",
             *(() if scale.pair_symbols is None else ("--pair-symbols", str(scale.pair_symbols))),
             "--validate-every", str(-(-steps // self.plan.validations)), "--validate-bytes", str(VALIDATE_BYTES),
@@ -141,7 +151,7 @@ class Run:
     def evaluate_commands(self) -> Iterator[list[str]]:
         """Options of `python -m trainer`, a command each."""
         plan, run = self.plan, ("--run", str(self.folder), "--json")
-        plain = self.arm.mode is Mode.BYTES and self.arm.raw_fraction == 1 and self.arm.of is None
+        plain = self.arm.mode is Mode.BYTES and self.arm.raw_text_bytes is None and self.arm.of is None
         no_markov = () if plain else ("--markov",)  # its figure is the same for every arm, and takes a while
         yield ["evaluate", "bpb", *run, "--documents", str(plan.documents), *no_markov]
         if self.arm.mode.mixes:
@@ -161,7 +171,7 @@ class Run:
         results = {result["evaluation"]: result["figures"] for result in read_results(self.folder / FOLDER)}
         if not lines or "bpb" not in results:
             raise UserError(f"{self.folder}: no metrics or no result of bpb; delete the folder and run the study again")
-        every = results["bpb"]["all"]
+        every, dataset = results["bpb"]["all"], self._dataset()
         told = results.get("translation", {}).get("all", {})
         passed = results.get("humaneval", {}).get("base", {}).get("pass@1", {})
         robust = results.get("robustness", {}).get("overall", {}).get("robust") or {}
@@ -173,11 +183,11 @@ class Run:
             "dataset": self.arm.dataset,
             "sizing": str(self.arm.sizing),
             "of": self.arm.of,
-            "raw_fraction": self.size().raw_fraction,
+            "raw_text_bytes": bytes_of(dataset, self._share(self.size()), self.plan.val_fraction),
             "steps": len(lines),
             **{name: sum(int(line[name]) for line in lines) for name in _SEEN},
             "seconds": round(sum(line["symbols"] / line["symbols_per_second"] for line in lines), 1),
-            "dataset_raw_bytes": int(Dataset(str(data_folder(self.out, self.arm.dataset))).raw_bytes.sum()),
+            "dataset_raw_bytes": int(dataset.raw_bytes.sum()),
             "raw_bits_per_byte": every.get("raw", {}).get("value"),
             "comp_bits_per_byte": every.get("comp", {}).get("value"),
             **{f"after_{name}": told.get(name, {}).get("value") for name in ("own", "other", "none")},
