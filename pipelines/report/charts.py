@@ -172,11 +172,11 @@ def _letters(lines: Sequence[Curve], x: Scale, y: Scale, left: float, top: float
         places[at] = min(places[at], most)
         most = places[at] - 11
     parts = []
-    for (_, number), at in zip(ends, places, strict=True):
+    for (_, number), down in zip(ends, places, strict=True):
         end = x.place(lines[number].points[-1][0])
         parts.append(
             f'<text class="letter c{lines[number].colour % COLOURS}" x="{_n(left + end + 4)}" '
-            f'y="{_n(top + at + 4)}">{plain(lines[number].letter)}</text>'
+            f'y="{_n(top + down + 4)}">{plain(lines[number].letter)}</text>'
         )
     return parts
 
