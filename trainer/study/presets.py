@@ -96,7 +96,7 @@ PRESETS: dict[str, Plan] = {
         name="cpu",
         corpus="stdlib",
         datasets=_datasets(12, 4096, *_SHORT),
-        arms=(*_MAIN, *_baselines(*_COMPARED[1:]), *_same_text(*_COMPARED), *_starved(200_000), *_ABLATION),
+        arms=(*_MAIN, *_baselines(*_COMPARED[1:]), *_same_text(*_COMPARED), *_starved(40_000), *_ABLATION),
         scales=(ScalePlan(scale="tiny", symbols=1_000_000, batch=4, sequence=512, pair_symbols=512),),
         seeds=(0, 1),
         written=10,
