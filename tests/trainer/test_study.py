@@ -20,7 +20,7 @@ from trainer.study.command import StudyOptions, study
 from trainer.study.comparisons import raw_bytes_for
 from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
 from trainer.study.presets import PRESETS
-from trainer.study.raw_text import bytes_of, share_for
+from trainer.study.raw_text import raw_text
 from trainer.study.runs import RECORD, Run, runs_of
 from trainer.study.tables import tables, to_markdown
 
@@ -126,12 +126,10 @@ def test_a_budget_of_raw_text_is_met_to_the_document_and_counted() -> None:
     sizes = {split_uniform(document_id(row.raw)): len(row.raw) for group in dataset.groups for row in group}
     total = sum(size for draw, size in sizes.items() if draw >= 0.1)
     for budget in (500, 3_000, 12_000):
-        share = share_for(dataset, budget, 0.1)
-        held = bytes_of(dataset, share, 0.1)
+        share, held = raw_text(dataset, budget, 0.1)
         assert held == sum(size for draw, size in sizes.items() if draw >= 1 - share * 0.9)
         assert abs(held - budget) <= max(sizes.values()) / 2
-    assert share_for(dataset, 10 * total, 0.1) == 1
-    assert bytes_of(dataset, 1.0, 0.1) == total
+    assert raw_text(dataset, 10 * total, 0.1) == (1, total)
 
 
 def test_a_difference_within_the_seeds_range_is_none_and_who_fails_the_gate_is_marked(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ class Loader:
             UserError: it is of other options or data; the message lists the differences.
         """
         check_identity(state, self._identity)
-        lanes = lane_states(state, self.options.lanes, cursors=len(self.datasets) * (1 + self.options.own_raw_text))
+        lanes = lane_states(state, self.options.lanes, cursors=self.options.cursors)
         if self._prefetch is not None:
             self._prefetch.close()
             self._prefetch = None
@@ -138,7 +138,7 @@ class Loader:
     def _memory(self) -> int:
         options = self.options
         largest = max(dataset.largest_decoded(options.mode.columns) for dataset in self.datasets)
-        groups = len(options.lanes) * max(2, len(self.datasets) * (1 + options.own_raw_text)) * largest
+        groups = len(options.lanes) * max(2, options.cursors) * largest
         batch = options.local_batch * options.sequence * (13 + 8 * options.heads)
         return groups + (options.prefetch + 1) * batch
 

@@ -133,6 +133,11 @@ class LoaderOptions:
         return self.mode.mixes and self.raw_fraction < 1
 
     @property
+    def cursors(self) -> int:
+        """Of a lane: one a dataset, or two where raw views have a text of their own."""
+        return len(self.data) * (1 + self.own_raw_text)
+
+    @property
     def longest_part(self) -> int:
         """The pair_symbols that holds."""
         return self.sequence // 2 if self.pair_symbols is None else self.pair_symbols

@@ -19,7 +19,7 @@ from trainer.data.views import Mode
 from trainer.evaluate.journal import FOLDER, read_results
 from trainer.run_log import read_metrics
 from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
-from trainer.study.raw_text import bytes_of, share_for
+from trainer.study.raw_text import RawText, raw_text
 
 RECORD = "record.json"
 
@@ -120,11 +120,11 @@ class Run:
     def _whole_steps(self, symbols: int, batch: int) -> int:
         return max(symbols, batch * self.scale.sequence)
 
-    def _share(self, size: Size) -> float:
-        """The `--raw-fraction` that holds the text."""
+    def _raw_text(self, size: Size) -> RawText | None:
+        """The documents that raw views are of; None: all, and nothing is read."""
         if size.raw_text_bytes is None:
-            return 1.0
-        return share_for(self._dataset(), size.raw_text_bytes, self.plan.val_fraction)
+            return None
+        return raw_text(self._dataset(), size.raw_text_bytes, self.plan.val_fraction)
 
     def _dataset(self) -> Dataset:
         return Dataset(str(data_folder(self.out, self.arm.dataset)))
@@ -136,7 +136,8 @@ class Run:
             UserError: see `size`.
         """
         scale, arm, size = self.scale, self.arm, self.size()
-        share = self._share(size)
+        text = self._raw_text(size)
+        share = 1.0 if text is None else text.share
         steps = -(-size.symbols // (size.batch * scale.sequence))
         return [
             "train", "--data", str(data_folder(self.out, arm.dataset)), "--run", str(self.folder),
@@ -171,7 +172,7 @@ class Run:
         results = {result["evaluation"]: result["figures"] for result in read_results(self.folder / FOLDER)}
         if not lines or "bpb" not in results:
             raise UserError(f"{self.folder}: no metrics or no result of bpb; delete the folder and run the study again")
-        every, dataset = results["bpb"]["all"], self._dataset()
+        every, text = results["bpb"]["all"], self._raw_text(self.size())
         told = results.get("translation", {}).get("all", {})
         passed = results.get("humaneval", {}).get("base", {}).get("pass@1", {})
         robust = results.get("robustness", {}).get("overall", {}).get("robust") or {}
@@ -183,11 +184,11 @@ class Run:
             "dataset": self.arm.dataset,
             "sizing": str(self.arm.sizing),
             "of": self.arm.of,
-            "raw_text_bytes": bytes_of(dataset, self._share(self.size()), self.plan.val_fraction),
+            "raw_text_bytes": None if text is None else text.raw_bytes,
             "steps": len(lines),
             **{name: sum(int(line[name]) for line in lines) for name in _SEEN},
             "seconds": round(sum(line["symbols"] / line["symbols_per_second"] for line in lines), 1),
-            "dataset_raw_bytes": int(dataset.raw_bytes.sum()),
+            "dataset_raw_bytes": int(self._dataset().raw_bytes.sum()),
             "raw_bits_per_byte": every.get("raw", {}).get("value"),
             "comp_bits_per_byte": every.get("comp", {}).get("value"),
             **{f"after_{name}": told.get(name, {}).get("value") for name in ("own", "other", "none")},
