@@ -9,7 +9,6 @@ import copy
 import statistics
 import time
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 import tyro
@@ -19,8 +18,8 @@ from schemas.errors import UserError
 from schemas.vocabulary import BYTE_OFFSET, EOS, RAW_CLOSE
 from trainer.checkpoints.restore import restore
 from trainer.data.dataset import Dataset
-from trainer.data.lanes import held_out
 from trainer.data.views import Mode
+from trainer.evaluate.documents import texts_of
 from trainer.inference.continuation import Generated
 from trainer.inference.decoding import Generator
 from trainer.model.evabyte import EvaByte
@@ -75,8 +74,8 @@ def main(options: DecodingBenchOptions) -> None:
     machine()
     restored = restore(options.run)
     dataset = Dataset(options.data or restored.config["data"][0])
-    documents = (document.raw.tobytes() for document in held_out(dataset, float(restored.config["val_fraction"])))
-    texts = list(islice((text for text in documents if len(text) > 1), max(options.prompts, 200)))
+    documents = texts_of(dataset, float(restored.config["val_fraction"]), 2 * max(options.prompts, 200))
+    texts = [document.raw for document in documents if len(document.raw) > 1][: max(options.prompts, 200)]
     config = restored.model.config
     print(
         f"{options.run}: step {restored.step:,}, D {config.dim}, {config.layers} layers, "

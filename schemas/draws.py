@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Purpose = Literal["split", "block", "unit", "row", "view", "order", "source", "text"]
+Purpose = Literal["split", "block", "unit", "row", "view", "order", "source", "text", "raw-text", "sample"]
 
 NO_DOCUMENT = bytes(16)
 """doc_id of a key that is about no document (blocks, units, sources)."""

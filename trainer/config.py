@@ -48,8 +48,9 @@ class TrainOptions:
         ramp: steps over which r rises and pairs occur; default min(10,000, N // 5).
         pair_symbols: longest aligned part of a pair; default T // 2.
         comp_rate: r after the ramp, the share of comp among views.
-        raw_fraction: share of the training documents that raw views and pairs are of, again and again, while comp views
-            are of all: raw text starved, comp text not. With MODE=bytes the run has these documents alone.
+        raw_fraction: share of the training documents, or of their pieces, that raw views and pairs are of, again and
+            again, while comp views are of all: raw text starved, comp text not; drawn by the seed. With MODE=bytes
+            the run has these alone.
         validate_every: steps between two figures on held-out raw documents; the last step gives one too; 0: none.
         validate_bytes: of those documents.
         seed: of the run.

@@ -205,11 +205,12 @@ class Trainer:
             while not self.is_over and self._stop is None:
                 metrics = self.train_step()
                 profile_step()
-                if self._is_due(self.options.checkpoint_every):
-                    self.save()
                 metrics["validation_bits_per_byte"] = self._validate()
                 if run_log is not None:
                     run_log.write(metrics, self._line(metrics))
+                # last: a run that goes on from it has all steps before in its log
+                if self._is_due(self.options.checkpoint_every):
+                    self.save()
             if self.step != self._saved:
                 self.save()
             self.saver.wait()

@@ -1,6 +1,7 @@
 """Bits per byte on held-out raw documents while a model trains: the same figure for any number of processes.
 
-The first held-out documents of each dataset up to a budget of bytes, cut in blocks of the trained length. Every process
+Held-out documents of each dataset up to a budget of bytes, as many different ones as there are, cut in blocks of the
+trained length. Every process
 makes equally many passes of one shape, since sharded parameters are gathered in each.
 """
 
@@ -11,7 +12,7 @@ import torch
 
 from schemas.errors import UserError
 from trainer.data.dataset import Dataset
-from trainer.data.lanes import held_out
+from trainer.data.held_out import sampled
 from trainer.evaluate.blocks import EMPTY, Block, batch_of, blocks_of
 from trainer.model.evabyte import EvaByte
 from trainer.parallel import Processes
@@ -77,13 +78,8 @@ class Validation:
         if self._val_fraction == 0:
             return blocks
         for url in self._data:
-            left = self._size // len(self._data)
             # opened anew: the loader reads its own in another thread
-            for document in held_out(Dataset(url), self._val_fraction):
-                if document.raw is None or not len(document.raw):
-                    continue
+            for document in sampled(Dataset(url), self._val_fraction, self._size // len(self._data)):
+                assert document.raw is not None, "it was asked for"
                 blocks += blocks_of(document.raw.tobytes(), self._context, self._sentinels)
-                left -= len(document.raw)
-                if left <= 0:
-                    break
         return blocks

@@ -38,6 +38,8 @@ class Row:
     raw: bytes
     comp: list[int] | None = None
     spans: list[int] | None = None
+    key: RowKey | None = None
+    """Where it is not that of a document of its own."""
 
 
 def make_row(rng: random.Random, spans: list[int]) -> Row:
@@ -70,7 +72,7 @@ class MemoryDataset:
     def read(self, ordinal: int, columns: tuple[str, ...] = ()) -> RowGroup:
         rows = self.groups[ordinal]
         self.read_ordinals.append(ordinal)
-        keys = [RowKey(document_id(row.raw), n, 0, f"{ordinal}") for n, row in enumerate(rows)]
+        keys = [row.key or RowKey(document_id(row.raw), n, 0, f"{ordinal}") for n, row in enumerate(rows)]
 
         def load(_: RowGroup, name: str) -> Column | None:
             assert name in columns, f"{name} was not asked for"

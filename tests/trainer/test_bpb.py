@@ -271,12 +271,25 @@ def test_an_interval_covers_what_it_should_and_is_the_same_each_time() -> None:
     covered = 0
     for _ in range(200):
         sizes_, noise = generator.integers(1, 9, 60), generator.normal(2.0, 1.0, 60)
-        interval = ratio(list(noise * sizes_), list(sizes_))
+        interval = ratio(list(noise * sizes_), list(sizes_), [str(n) for n in range(60)])
         assert interval.low < interval.value < interval.high
         covered += interval.low < 2.0 < interval.high
     assert 0.88 < covered / 200 < 0.99
-    assert ratio([1.0, 2.0, 4.0], [1, 1, 1]) == ratio([1.0, 2.0, 4.0], [1, 1, 1])
-    assert ratio([3.0], [2.0]).rounded() == {"value": 1.5, "low": 1.5, "high": 1.5}
+    assert ratio([1.0, 2.0, 4.0], [1, 1, 1], "abc") == ratio([1.0, 2.0, 4.0], [1, 1, 1], "abc")
+    assert ratio([3.0], [2.0], ["a"]).cells() == ("1.5000", "-")
+
+
+def test_pieces_of_a_document_are_drawn_together() -> None:
+    generator = np.random.default_rng(0)
+    covered = {"pieces": 0, "documents": 0}
+    for _ in range(200):
+        values = np.repeat(generator.normal(2.0, 1.0, 30), 8) + generator.normal(0.0, 0.1, 240)
+        names = [str(n // 8) for n in range(240)]
+        for which, documents in (("documents", names), ("pieces", [str(n) for n in range(240)])):
+            interval = ratio(list(values), [1.0] * 240, documents)
+            covered[which] += interval.low < 2.0 < interval.high
+    assert covered["documents"] > 0.88 * 200
+    assert covered["pieces"] < 0.7 * 200
 
 
 def test_compressors_are_told_apart_and_together_is_less() -> None:
@@ -287,7 +300,7 @@ def test_compressors_are_told_apart_and_together_is_less() -> None:
 
 
 def test_small_groups_are_put_together() -> None:
-    texts = [Text(key=str(n), group=f"g{n % 6}", raw=b"x" * (1 + n % 6)) for n in range(12)]
+    texts = [Text(key=str(n), doc_id=str(n), group=f"g{n % 6}", raw=b"x" * (1 + n % 6)) for n in range(12)]
     found = grouped(texts, 3)
     assert list(found) == ["g5", "g4", "(others)"]
     assert sum(map(len, found.values())) == 12

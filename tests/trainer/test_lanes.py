@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from data_fixtures import MemoryDataset, Row, plain_deal, random_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.draws import draw_u64, split_uniform
+from schemas.draws import document_id, draw_u64, split_uniform
 from schemas.errors import UserError
-from trainer.data.lanes import Cursor, Deals, check_lanes, check_val_fraction, held_out, training
+from trainer.data.held_out import is_held_out, sample, training
+from trainer.data.lanes import Cursor, Deals, check_lanes, check_val_fraction
+from trainer.data.rows import RowKey
 
 
 def cursor(dataset: Any, deals: Deals, lane: int, val_fraction: float = 0.3) -> Cursor:
@@ -87,10 +90,13 @@ def test_a_cursor_at_a_restored_place_goes_on_there_and_reads_one_row_group() ->
 
 def test_the_split_is_by_doc_id_alone() -> None:
     dataset = random_dataset(1, groups=40)
-    held = list(held_out(dataset, 0.4))
-    assert {d.key.doc_id for d in held}.isdisjoint(d.key.doc_id for d in training(dataset, 0.4))
-    assert all(split_uniform(d.key.doc_id) < 0.4 for d in held)
-    assert len(held) + len(list(training(dataset, 0.4))) == int(dataset.rows.sum())
+    keys = [key for ordinal in range(len(dataset)) for key in dataset.read(ordinal).keys]
+    held = [key for key in keys if is_held_out(key, 0.4)]
+    trained = [document.key for document in training(dataset, 0.4)]
+    assert held
+    assert {key.doc_id for key in held}.isdisjoint(key.doc_id for key in trained)
+    assert all(split_uniform(key.doc_id) < 0.4 for key in held)
+    assert len(held) + len(trained) == len(keys)
 
 
 def test_too_few_row_groups_or_documents_are_refused_and_few_groups_warned_about() -> None:
@@ -130,3 +136,53 @@ def test_lanes_get_about_equal_bytes() -> None:
     sizes = [int(dataset.raw_bytes[deals.units(0, lane)].sum()) for lane in range(8)]
     assert max(sizes) - min(sizes) <= int(dataset.raw_bytes.max())
     assert np.concatenate([deals.units(0, lane) for lane in range(8)]).size == 400
+
+
+def pieces_dataset() -> MemoryDataset:
+    """Twelve documents of 1 to 40 pieces, one after another, in row groups of five rows."""
+    rng = random.Random(3)
+    rows = []
+    for record in range(12):
+        doc_id = document_id(rng.randbytes(20))
+        count = rng.choice((1, 2, 40))
+        rows += [Row(rng.randbytes(rng.randint(0, 9)), key=RowKey(doc_id, record, n, "s")) for n in range(count)]
+    return MemoryDataset([rows[start : start + 5] for start in range(0, len(rows), 5)])
+
+
+def chosen(dataset: MemoryDataset, found: dict[int, list[int]]) -> list[tuple[RowKey, int]]:
+    keys = []
+    for ordinal, numbers in found.items():
+        group = dataset.read(ordinal)
+        keys += [(group.keys[row], int(group.raw_bytes[row])) for row in numbers]
+    return keys
+
+
+def test_a_sample_is_of_as_many_documents_as_there_are_before_it_has_a_second_piece_of_any() -> None:
+    dataset = pieces_dataset()
+    everything = chosen(dataset, sample(dataset, 0.5))
+    held = {key.doc_id for key, _ in everything}
+    assert len(held) >= 4
+    rows = [
+        (key, int(size))
+        for ordinal in range(len(dataset))
+        for key, size in zip(dataset.read(ordinal).keys, dataset.read(ordinal).raw_bytes, strict=True)
+    ]
+    assert everything == [(key, size) for key, size in rows if size and is_held_out(key, 0.5)]  # in stored order
+    counts = Counter(key.doc_id for key, _ in everything)
+    for count in (1, len(held), len(held) + 2, 3 * len(held)):
+        found = Counter(key.doc_id for key, _ in chosen(dataset, sample(dataset, 0.5, count=count)))
+        assert sum(found.values()) == min(count, len(everything))
+        assert len(found) == min(count, len(held))
+        most = max(found.values())
+        assert all(found[doc_id] >= min(counts[doc_id], most - 1) for doc_id in held) or count < len(held)
+    firsts = {key.piece for key, _ in chosen(dataset, sample(dataset, 0.5, count=len(held)))}
+    assert firsts != {0}  # not only beginnings
+    assert len(chosen(dataset, sample(dataset, None))) == sum(size > 0 for _, size in rows)
+
+
+def test_a_sample_by_bytes_ends_where_it_has_them() -> None:
+    dataset = pieces_dataset()
+    for raw_bytes in (1, 10, 60):
+        sizes = [size for _, size in chosen(dataset, sample(dataset, 0.5, raw_bytes=raw_bytes))]
+        assert raw_bytes <= sum(sizes) < raw_bytes + 9
+    assert sample(MemoryDataset([[Row(b"")]]), None, count=3) == {}

@@ -20,7 +20,7 @@ from data_fixtures import (
     run_world,
 )
 
-from schemas.draws import document_id, split_uniform
+from schemas.draws import draw_u64, split_uniform, uniform
 from schemas.errors import UserError
 from schemas.vocabulary import BYTE_OFFSET, BYTES, COMP_OFFSET, COMP_OPEN, RAW_OPEN
 from trainer.data.batch import Counts
@@ -327,8 +327,7 @@ def test_with_little_raw_text_any_world_and_resume_gives_the_same_batches_and_ot
 @pytest.mark.parametrize("mode", [Mode.BYTES, Mode.PROXY, Mode.ALWAYS_PAIR])
 def test_raw_bytes_are_those_of_the_documents_that_may_be_shown(dataset: MemoryDataset, mode: Mode) -> None:
     loader = loader_of(dataset, mode=mode, raw_fraction=0.25, val_fraction=0.2, main_heads=1, raw_heads=0)
-    rows = [row for group in dataset.groups for row in group]
-    may = [row.raw for row in rows if split_uniform(document_id(row.raw)) >= 1 - 0.25 * 0.8]
+    may = [raw for raw, is_shown in texts_of(dataset, 0.2, 0.25) if is_shown]
     starts = 0
     for _ in range(60):
         for ids in next(loader).arrays.ids.tolist():
@@ -343,8 +342,9 @@ def test_raw_bytes_are_those_of_the_documents_that_may_be_shown(dataset: MemoryD
 def test_little_raw_text_is_repeated_while_comp_views_go_through_all_at_the_same_rate() -> None:
     dataset = numbered_dataset(0, groups=60, rows=8, longest=6)
     loader = loader_of(dataset, raw_fraction=0.04, ramp=0, val_fraction=0.1, main_heads=1, raw_heads=0)
-    trained = {n for n, raw in texts_of(dataset) if split_uniform(document_id(raw)) >= 0.1}
-    may = {n for n, raw in texts_of(dataset) if split_uniform(document_id(raw)) >= 1 - 0.04 * 0.9}
+    texts = texts_of(dataset, 0.1, 0.04)
+    trained = {int(raw[:6]) for raw, _ in texts}
+    may = {int(raw[:6]) for raw, is_shown in texts if is_shown}
     raw, comp = Counter[int](), Counter[int]()
     for _ in range(250):  # a sequence may begin inside a document, so its first place is left out
         for ids in next(loader).arrays.ids.tolist():
@@ -361,8 +361,18 @@ def test_little_raw_text_is_repeated_while_comp_views_go_through_all_at_the_same
     assert raw.total() / len(may) > 2 * comp.total() / len(trained)
 
 
-def texts_of(dataset: MemoryDataset) -> list[tuple[int, bytes]]:
-    return [(int(row.raw[:6]), row.raw) for group in dataset.groups for row in group]
+def texts_of(dataset: MemoryDataset, val_fraction: float, raw_fraction: float) -> list[tuple[bytes, bool]]:
+    """Of the training documents the bytes, and whether they may be shown raw."""
+    keyed = [
+        (row.raw, key)
+        for ordinal, group in enumerate(dataset.groups)
+        for row, key in zip(group, dataset.read(ordinal).keys, strict=True)
+    ]
+    return [
+        (raw, uniform(draw_u64("raw-text", seed=1, **key._asdict())) < raw_fraction)
+        for raw, key in keyed
+        if split_uniform(key.doc_id) >= val_fraction
+    ]
 
 
 def test_two_datasets_with_little_raw_text_go_on_in_any_world() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,15 +14,18 @@ from typing import Any
 import pytest
 from data_fixtures import numbered_dataset
 
-from schemas.draws import document_id, split_uniform
+from schemas.command_line import parse
+from schemas.draws import draw_u64, split_uniform, uniform
 from schemas.errors import UserError
-from trainer.data.views import Mode
+from trainer.config import TrainOptions
+from trainer.data.views import Mode, is_raw_text
 from trainer.study.command import StudyOptions, study
 from trainer.study.comparisons import raw_bytes_for
+from trainer.study.noise import pooled
 from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
 from trainer.study.presets import PRESETS
 from trainer.study.raw_text import raw_text
-from trainer.study.runs import RECORD, Run, runs_of
+from trainer.study.runs import RECORD, Run, runs_of, shape_of
 from trainer.study.tables import tables, to_markdown
 
 SCALE = ScalePlan(scale="tiny", symbols=100_000, batch=4, sequence=256)
@@ -86,6 +90,9 @@ def test_a_file_that_is_no_plan_is_one_line(data: bytes) -> None:
 
 def keep(run: Run, **fields: Any) -> dict[str, Any]:
     record = {
+        "settings": run.settings, "dataset_digest": "d", "dataset_documents": 4000, "raw_text_documents": 30,
+        "documents": 400, "translated": 100,
+        "gate_interval": None if fields.get("gate") is None else [fields["gate"] - 0.05, fields["gate"] + 0.05],
         "scale": run.scale.scale, "arm": run.arm.name, "seed": run.seed, "steps": 97, "symbols": 99_000,
         "raw_view_bytes": 0, "comp_view_bytes": 0, "pairs": 0, "dataset_raw_bytes": 400_000, "raw_text_bytes": 38_000,
         "raw_bits_per_byte": 2.0,
@@ -114,41 +121,94 @@ def test_baselines_are_sized_by_what_their_arm_saw_raw(tmp_path: Path) -> None:
     keep(proxy, raw_view_bytes=26_000)
     assert option(proxy.train_command(), "symbols") == "100000"
     command = one_pass.train_command()
-    assert (option(command, "symbols"), option(command, "batch"), option(command, "seed")) == ("26000", "4", "3")
+    # 4 ids of each document of 100 bytes are none of them
+    assert (option(command, "symbols"), option(command, "batch"), option(command, "seed")) == ("27040", "4", "3")
     command = same_steps.train_command()
-    assert (option(command, "symbols"), option(command, "batch")) == ("26000", "1")
+    assert (option(command, "symbols"), option(command, "batch"), option(command, "sequence")) == ("27040", "1", "256")
     size = repeated.size()
     assert (size.symbols, size.batch, size.raw_text_bytes) == (100_000, 4, 26_000)
 
 
-def test_a_budget_of_raw_text_is_met_to_the_document_and_counted() -> None:
+@pytest.mark.parametrize(
+    ("ids", "most", "processes", "shape"),
+    [
+        (1300, 4, 1, (1, 1280)),
+        (1024, 4, 1, (2, 512)),
+        (663, 4, 1, (1, 768)),
+        (543, 4, 1, (1, 512)),
+        (100, 4, 1, (1, 256)),
+        (21 * 512, 64, 8, (40, 256)),
+        (3 * 256, 64, 8, (8, 256)),
+        (16 * 1024, 16, 8, (16, 1024)),
+    ],
+)
+def test_a_step_of_so_many_ids_is_of_whole_windows_for_every_process(
+    ids: float, most: int, processes: int, shape: tuple[int, int]
+) -> None:
+    assert shape_of(ids, most, 512, processes, 256) == shape
+
+
+def test_a_budget_of_raw_text_is_met_to_the_piece_and_counted_and_another_seed_has_other_pieces() -> None:
     dataset = numbered_dataset(0, groups=40, rows=6, longest=50)
-    sizes = {split_uniform(document_id(row.raw)): len(row.raw) for group in dataset.groups for row in group}
-    total = sum(size for draw, size in sizes.items() if draw >= 0.1)
-    for budget in (500, 3_000, 12_000):
-        share, held = raw_text(dataset, budget, 0.1)
-        assert held == sum(size for draw, size in sizes.items() if draw >= 1 - share * 0.9)
-        assert abs(held - budget) <= max(sizes.values()) / 2
-    assert raw_text(dataset, 10 * total, 0.1) == (1, total)
+    keyed = [
+        (key, len(row.raw))
+        for ordinal, group in enumerate(dataset.groups)
+        for row, key in zip(group, dataset.read(ordinal).keys, strict=True)
+        if split_uniform(key.doc_id) >= 0.1
+    ]
+    shown = {}
+    for seed in (0, 1):
+        draws = {uniform(draw_u64("raw-text", seed=seed, **key._asdict())): size for key, size in keyed}
+        for budget in (500, 3_000, 12_000):
+            share, held, documents = raw_text(dataset, budget, 0.1, seed)
+            may = [draw for draw in draws if draw < share]
+            assert held == sum(draws[draw] for draw in may)
+            assert documents == len(may)
+            assert abs(held - budget) <= max(draws.values()) / 2
+        shown[seed] = {key for key, _ in keyed if is_raw_text(key, seed, share)}
+    assert shown[0] != shown[1]
+    assert raw_text(dataset, 10 * 10**6, 0.1, 0)[:2] == (1, sum(size for _, size in keyed))
 
 
-def test_a_difference_within_the_seeds_range_is_none_and_who_fails_the_gate_is_marked(tmp_path: Path) -> None:
-    other = dataclasses.replace(PROXY, name="other")
+def test_a_difference_within_the_seeds_noise_is_none_and_who_fails_the_gate_is_marked(tmp_path: Path) -> None:
+    other = dataclasses.replace(PROXY, name="other", comp_rate=0.5)
     plan = plan_of(BYTES, PROXY, other)
     records = {}
     for run in runs_of(plan, tmp_path):
-        value = {"bytes": (2.0, 2.1), "proxy": (1.7, 1.75), "other": (2.0, 2.3)}[run.arm.name][run.seed]
+        value = {"bytes": (2.0, 2.1), "proxy": (1.5, 1.55), "other": (2.0, 2.2)}[run.arm.name][run.seed]
         gate = {"bytes": None, "proxy": -0.9, "other": (-0.9, -0.1)[run.seed]}[run.arm.name]
         records[run.name] = keep(run, raw_bits_per_byte=value, gate=gate)
     text = text_of(plan, runs_of(plan, tmp_path), records)
+    # variances over two seeds .005, .00125, .02, so t(3) = 3.182 times their mean's root, and sqrt(2 / 2)
     assert (
-        "| proxy | same ids | 97 | 1.725 (1.700 to 1.750) | 2.050 (2.000 to 2.100) | -0.325 | 0.100 | better |" in text
+        "| proxy | same ids | 97 | 97 | 1.525 (1.500 to 1.550) | 2.050 (2.000 to 2.100) | -0.525 | 0.298 | better |"
+        in text
     )
-    assert "| +0.100 | 0.300 | none, not aligned |" in text
+    assert "| +0.050 | 0.298 | none, not aligned |" in text
+    assert "| other | proxy | 2.100 (2.000 to 2.200) | 1.525 (1.500 to 1.550) | +0.575 | " in text
     assert text.index("own minus other") < text.index("What each saw")
     alone = text_of(plan, runs_of(plan, tmp_path), {name: one for name, one in records.items() if name.endswith("s0")})
-    assert "-0.300 | 0.000 | one seed |" in alone
+    assert "-0.500 | unknown | one seed |" in alone
     assert "3 of 6 runs are done" in alone
+
+
+def test_who_is_below_the_gate_with_an_interval_that_is_not_below_0_is_not_aligned(tmp_path: Path) -> None:
+    plan = plan_of(BYTES, PROXY, seeds=(0,))
+    records = {run.name: keep(run, gate=-0.5, gate_interval=[-1.2, 0.1]) for run in runs_of(plan, tmp_path)}
+    assert "| -0.500 | not aligned |" in text_of(plan, runs_of(plan, tmp_path), records)
+
+
+def test_noise_is_pooled_over_arms_and_is_what_students_t_makes_of_it() -> None:
+    generator = random.Random(0)
+    beyond, rounds = 0, 4000
+    for _ in range(rounds):
+        arms = [[generator.gauss(2, 0.1) for _ in range(2)] for _ in range(4)]
+        width = pooled(arms).half_width(2)
+        assert width is not None
+        beyond += abs(sum(arms[0]) / 2 - sum(arms[1]) / 2) > width
+    assert 0.04 < beyond / rounds < 0.06
+    assert pooled([[1.0], [2.0]]).half_width(1) is None
+    assert pooled([[1.0, 1.2], [3.0]]).half_width(2) == pytest.approx(12.706 * 0.02**0.5)
 
 
 SAME_TEXT = Arm(name="proxy-same-text", dataset="d", mode=Mode.PROXY, sizing=Sizing.SAME_TEXT, of="proxy")
@@ -165,9 +225,9 @@ def test_as_much_text_as_bytes_alone_takes_fewer_ids(tmp_path: Path) -> None:
         same, symbols=40_000, raw_view_bytes=8_000, comp_view_bytes=92_000, raw_bits_per_byte=2.7, gate=-0.5
     )
     text = text_of(plan, runs_of(plan, tmp_path), records)
-    assert "| proxy-same-text | 0.10 | 40,000 | 2.700 | 2.000 | +0.700 | 0.000 | one seed |" in text
+    assert "| proxy-same-text | 0.10 | 40,000 | 2.700 | 2.000 | +0.700 | unknown | one seed |" in text
     # to break even, the 230 kB must stand for the 78 kB that bytes alone saw beyond the 20
-    assert "| proxy | 0.339 | outside of what was measured |" in text
+    assert "What a byte of text" not in text  # one run of bytes alone is no curve
 
 
 def test_what_a_byte_of_comp_view_was_worth_is_read_off_bytes_alone(tmp_path: Path) -> None:
@@ -182,7 +242,10 @@ def test_what_a_byte_of_comp_view_was_worth_is_read_off_bytes_alone(tmp_path: Pa
         proxy.name: keep(proxy, raw_view_bytes=40_000, comp_view_bytes=200_000, raw_bits_per_byte=2.5),
         one_pass.name: keep(one_pass, raw_view_bytes=40_000, raw_bits_per_byte=3.0),
     }
-    assert "| proxy | 0.600 | 0.200 |" in text_of(plan, runs_of(plan, tmp_path), records)
+    assert "| proxy | 0.600 | 0.200 | 1 |" in text_of(plan, runs_of(plan, tmp_path), records)
+    records[proxy.name]["raw_bits_per_byte"] = 3.5
+    told = text_of(plan, runs_of(plan, tmp_path), records)
+    assert "| proxy | 0.600 | outside of what was measured at 1 of 1 seeds | 1 |" in told
 
 
 def test_where_raw_text_is_scarce_each_run_is_taken_at_its_best(tmp_path: Path) -> None:
@@ -194,8 +257,8 @@ def test_where_raw_text_is_scarce_each_run_is_taken_at_its_best(tmp_path: Path) 
         curve = [{"raw_bits_per_byte": value} for value in (3.0, best, 2.9)]
         records[run.name] = keep(run, raw_view_bytes=76_000, raw_bits_per_byte=2.95, curve=curve, gate=-0.4)
     text = text_of(plan, runs_of(plan, tmp_path), records)
-    assert "| starved-bytes | 0.038 | 2.0 | 2.950 (2.950 to 2.950) | 2.605 (2.600 to 2.610) | - |" in text
-    assert "(2.600 to 2.610) | -0.400 | 0.010 | better |" in text
+    assert "| starved-bytes | 0.038 | 30 | 2.0 | 2.900 (2.900 to 2.900) | 2.605 (2.600 to 2.610) | - |" in text
+    assert "(2.600 to 2.610) | -0.400 | 0.030 | better |" in text
     beside = text[text.index("### Beside bytes alone") : text.index("### Starved")]
     assert "starved-proxy" not in beside
     assert "| gzip | 3.500 |" in text
@@ -227,7 +290,7 @@ def test_another_plan_in_the_folder_is_refused_and_a_dry_run_lists(
     listed = capsys.readouterr().out.splitlines()
     assert listed[0] == "done  tiny-bytes-s0  1,000 ids, 1.5 min"
     assert listed[-1].endswith(f" ids are left: {18 * 4096 / 2000 * 180 / 3600:.1f} h of training at 11 ids a second")
-    with pytest.raises(UserError, match=r"plan\.json: another plan than this"):
+    with pytest.raises(UserError, match=r"record\.json: of a run with another .*scale"):
         study(StudyOptions(preset="cpu", out=str(tmp_path), dry_run=True))
     with pytest.raises(UserError, match="--only tiny-x-s0: no such run"):
         study(StudyOptions(preset="smoke", out=str(tmp_path), only=("tiny-x-s0",)))
@@ -235,8 +298,74 @@ def test_another_plan_in_the_folder_is_refused_and_a_dry_run_lists(
         StudyOptions(preset="x")
 
 
-def test_jobs_for_slurm_put_baselines_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study(StudyOptions(preset="paper", out=str(tmp_path), slurm=True))
+def test_a_plan_may_grow_and_keeps_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def call(plan: Plan) -> str:
+        path = tmp_path / "given.json"
+        path.write_text(plan.to_json())
+        study(StudyOptions(plan=str(path), out=str(tmp_path), dry_run=True))
+        return capsys.readouterr().out
+
+    plan = plan_of(BYTES, PROXY, seeds=(0,))
+    assert "0 of 2 runs" in call(plan)
+    keep(runs_of(plan, tmp_path)[1])
+    more = dataclasses.replace(plan, seeds=(0, 1))
+    assert "1 of 4 runs" in call(more)
+    assert Plan.from_json((tmp_path / "plan.json").read_bytes(), "p") == more
+    with pytest.raises(UserError, match=r"plan\.json: another plan than this, without tiny-proxy-s0, which is done"):
+        call(plan_of(BYTES, seeds=(0,)))
+    with pytest.raises(UserError, match=r"record\.json: of a run with another documents than the plan has"):
+        call(dataclasses.replace(more, documents=500))
+    assert Plan.from_json((tmp_path / "plan.json").read_bytes(), "p") == more
+    call(dataclasses.replace(more, gate=-0.2))  # of tables, of no record
+
+
+def test_runs_of_another_dataset_are_refused(tmp_path: Path) -> None:
+    plan = plan_of(BYTES, seeds=(0,))
+    path = tmp_path / "given.json"
+    path.write_text(plan.to_json())
+    options = StudyOptions(plan=str(path), out=str(tmp_path))
+    (tmp_path / "data" / "d").mkdir(parents=True)
+    (tmp_path / "data" / "d" / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"data/d: not made by this plan \(.*d\.json\); delete both"):
+        study(options)
+    (run,) = runs_of(plan, tmp_path)
+    keep(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_dataset", lambda _: numbered_dataset(0, groups=1, rows=1, longest=1))
+        with pytest.raises(UserError, match=r"record\.json: of another dataset than memory, whose documents have"):
+            run.check_dataset(keep_again(run))
+
+
+def keep_again(run: Run) -> dict[str, Any]:
+    record = run.record
+    assert record is not None
+    return record
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_run_of_a_preset_is_one_that_train_takes(name: str, tmp_path: Path) -> None:
+    for run in runs_of(PRESETS[name], tmp_path):
+        if run.base() is None:
+            raw = run.scale.symbols // 4 if run.arm.mode.mixes else run.scale.symbols
+            steps = run.size().steps
+            keep(run, raw_view_bytes=raw, comp_view_bytes=2 * run.scale.symbols, steps=steps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_dataset", lambda _: numbered_dataset(0, groups=40, rows=6, longest=50))
+        for run in runs_of(PRESETS[name], tmp_path):
+            options = parse(TrainOptions, run.train_command()[1:], "train")
+            loader = dataclasses.replace(options.loader(), world=run.scale.processes)
+            assert loader.batch == run.size().batch
+            if run.arm.sizing is Sizing.SAME_STEPS:
+                assert run.size().steps == pytest.approx(
+                    run.scale.symbols / run.scale.batch / run.scale.sequence, rel=0.35
+                )
+
+
+def test_jobs_for_slurm_put_baselines_last(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="plan paper: has no corpus of its own; give --corpus"):
+        study(StudyOptions(preset="paper", out=str(tmp_path), slurm=True))
+    study(StudyOptions(preset="paper", out=str(tmp_path), slurm=True, corpus="s3://bucket/text"))
+    assert '"corpus": "s3://bucket/text"' in (tmp_path / "plan.json").read_text()
     names = (tmp_path / "jobs.txt").read_text().splitlines()
     first = sum(arm.of is None for arm in PRESETS["paper"].arms) * 5
     assert len(names) == len(PRESETS["paper"].arms) * 5

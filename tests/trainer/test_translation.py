@@ -42,7 +42,7 @@ def items_in(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def made_pair(number: int, comp: list[int], raw: bytes = b"abc") -> Pair:
-    return Pair(key=str(number), group="py", raw=raw, comp=np.array(comp, np.int64), whole=True)
+    return Pair(key=str(number), doc_id=str(number), group="py", raw=raw, comp=np.array(comp, np.int64), whole=True)
 
 
 @pytest.mark.parametrize("sentinels", [True, False])
@@ -178,7 +178,7 @@ def test_a_pair_is_the_longest_beginning_that_both_views_can_be_cut_at(
     spans[0] = max(1, spans[0])
     raw = bytes(range(sum(spans) % 256)) * 1 + bytes(sum(spans) - sum(spans) % 256)
     comp = np.arange(320, 320 + len(spans), dtype=np.int32)
-    text = Text(key="a", group="", raw=raw, comp=comp, spans=np.array(spans, np.uint16))
+    text = Text(key="a", doc_id="a", group="", raw=raw, comp=comp, spans=np.array(spans, np.uint16))
     fixed = 6 if sentinels else 2
     fitting = [
         end

@@ -7,17 +7,16 @@ the world size. Cost: about 3 microseconds a row group and epoch (a second or so
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.draws import FITTING_MARGIN, draw_u64, permutation, split_uniform
+from schemas.draws import FITTING_MARGIN, draw_u64, permutation
 from schemas.errors import UserError
+from trainer.data.held_out import RowGroups, is_held_out
 from trainer.data.rows import Document, RowGroup, RowKey
-from trainer.data.views import Text, draw_row
+from trainer.data.views import Text, draw_row, is_raw_text
 
 UNDRAWN = -1
 """drawn_step of a cursor whose next document is not begun."""
@@ -38,47 +37,10 @@ _ONE_ROW = np.zeros(1, np.int64)
 """The only permutation of one row."""
 
 
-class RowGroups(Protocol):
-    """What lanes need of a dataset; `trainer.data.dataset.Dataset` is one."""
-
-    url: str
-    rows: Ordinals
-    raw_bytes: Ordinals
-
-    def __len__(self) -> int: ...
-
-    def read(self, ordinal: int, columns: tuple[str, ...] = ()) -> RowGroup:
-        """One row group with these columns beside its keys."""
-
-    def damaged_document(self, ordinal: int, doc_id: bytes, what: str) -> UserError:
-        """The error for a document whose columns do not fit each other."""
-
-
-def is_held_out(key: RowKey, val_fraction: float) -> bool:
-    """Whether a document is validation, by its doc_id alone."""
-    return split_uniform(key.doc_id) < val_fraction
-
-
-def held_out(dataset: RowGroups, val_fraction: float, columns: tuple[str, ...] = ("raw",)) -> Iterator[Document]:
-    """The held-out rows of a dataset in stored order, empty ones included; reads the whole dataset."""
-    return _split(dataset, val_fraction, columns, held=True)
-
-
-def training(dataset: RowGroups, val_fraction: float, columns: tuple[str, ...] = ("raw",)) -> Iterator[Document]:
-    """The training rows of a dataset in stored order, empty ones included; reads the whole dataset."""
-    return _split(dataset, val_fraction, columns, held=False)
-
-
-def _split(dataset: RowGroups, val_fraction: float, columns: tuple[str, ...], *, held: bool) -> Iterator[Document]:
-    for ordinal in range(len(dataset)):
-        group = dataset.read(ordinal, columns)
-        for row, key in enumerate(group.keys):
-            if is_held_out(key, val_fraction) is held:
-                yield group.document(row)
-
-
-def check_lanes(dataset: RowGroups, lanes: int, val_fraction: float) -> list[str]:
-    """Warnings about a dataset for this number of lanes, which pass over documents whose split draw is below a share.
+def check_lanes(
+    dataset: RowGroups, lanes: int, val_fraction: float, raw_fraction: float = 1.0, seed: int = 0
+) -> list[str]:
+    """Warnings about a dataset for this number of lanes; arguments as of `Cursor`.
 
     Raises:
         UserError: fewer row groups or training documents than lanes.
@@ -90,12 +52,12 @@ def check_lanes(dataset: RowGroups, lanes: int, val_fraction: float) -> list[str
             f"DATA={dataset.url}: {groups} row groups for a batch of {lanes} sequences, which each need one; "
             f"make smaller ones (make preprocess ARGS='--row-group-bytes {size}'), or take a smaller batch"
         )
-    if rows * (1 - val_fraction) < _COUNTED_ROWS_PER_LANE * lanes:
+    if rows * (1 - val_fraction) * raw_fraction < _COUNTED_ROWS_PER_LANE * lanes:
         found = 0
         for ordinal in range(groups):
             group = dataset.read(ordinal)
             found += sum(
-                size > 0 and not is_held_out(key, val_fraction)
+                size > 0 and not is_held_out(key, val_fraction) and is_raw_text(key, seed, raw_fraction)
                 for key, size in zip(group.keys, group.raw_bytes, strict=True)
             )
             if found >= lanes:
@@ -179,7 +141,8 @@ class Cursor:
     """A lane's place in one dataset.
 
     Attributes:
-        val_fraction: documents whose split draw is below this are passed over.
+        val_fraction: held out, and passed over.
+        raw_fraction: of the others only these are read, drawn by the seed; 1: all.
         text: what its documents may be shown as.
         epoch: of the lane in this dataset.
         unit: place in the lane's list of that epoch.
@@ -195,6 +158,7 @@ class Cursor:
     seed: int
     val_fraction: float
     columns: tuple[str, ...]
+    raw_fraction: float = 1.0
     text: Text = Text.ANY
     epoch: int = 0
     unit: int = 0
@@ -263,5 +227,8 @@ class Cursor:
         order = _ONE_ROW
         if len(group) > 1:
             order = permutation(draw_row("row", self.seed, self.epoch, key) for key in group.keys)
-        kept = [not is_held_out(group.keys[row], self.val_fraction) for row in order.tolist()]
+        kept = [self._is_wanted(group.keys[row]) for row in order.tolist()]
         self._group, self._order = group, order[np.array(kept, bool)]
+
+    def _is_wanted(self, key: RowKey) -> bool:
+        return not is_held_out(key, self.val_fraction) and is_raw_text(key, self.seed, self.raw_fraction)

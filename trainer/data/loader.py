@@ -53,9 +53,7 @@ class Loader:
         _check_same_proxy(self.datasets)
         for dataset in self.datasets:
             self.notes += _check_views(dataset, self.schedule)
-            self.notes += check_lanes(
-                dataset, options.batch, options.raw_text_from if options.own_raw_text else options.trained_from
-            )
+            self.notes += check_lanes(dataset, options.batch, options.val_fraction, options.raw_fraction, options.seed)
         self.vocabulary = vocabulary_of(self.datasets, options.mode)
         self._spans_known = not self._uses_comp or all(dataset.has_spans for dataset in self.datasets)
         self.memory_bytes = self._memory()
@@ -199,16 +197,16 @@ class _Producer:
             for index, dataset in enumerate(datasets)
         ]
         weights = list(options.weights or (1.0,) * len(datasets))
-        texts = [(Text.ANY, options.trained_from)]
+        texts = [(Text.ANY, options.raw_fraction if options.mode is Mode.BYTES else 1.0)]
         if options.own_raw_text:
-            texts = [(Text.RAW, options.raw_text_from), (Text.COMP, options.trained_from)]
+            texts = [(Text.RAW, options.raw_fraction), (Text.COMP, 1.0)]
         self._lanes = [
             Lane(
                 lane,
                 [
-                    Cursor(dataset, deal, lane, options.seed, least, options.mode.columns, text)
+                    Cursor(dataset, deal, lane, options.seed, options.val_fraction, options.mode.columns, share, text)
                     for dataset, deal in zip(datasets, deals, strict=True)
-                    for text, least in texts
+                    for text, share in texts
                 ],
                 weights,
                 schedule,

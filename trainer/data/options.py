@@ -25,8 +25,8 @@ class LoaderOptions:
         ramp: steps over which r rises and pairs occur; None: min(10,000, N // 5).
         pair_symbols: longest aligned part of a pair, in ids; None: T // 2.
         comp_rate: r after the ramp.
-        raw_fraction: share of the training documents that raw views and pairs are of, again and again, while comp views
-            are of all; with mode `bytes` the run has these alone.
+        raw_fraction: share of the training documents, or pieces, that raw views and pairs are of, again and again,
+            while comp views are of all; drawn by the seed; with mode `bytes` the run has these alone.
         main_heads: P, heads over the full vocabulary.
         raw_heads: R, heads over bytes and specials.
         reference_loss: labels as published, openers included.
@@ -116,16 +116,6 @@ class LoaderOptions:
     def ramp_steps(self) -> int:
         """The ramp that holds."""
         return default_ramp(self.steps) if self.ramp is None else self.ramp
-
-    @property
-    def trained_from(self) -> float:
-        """The least split draw of a document that is trained on: those below are held out, or not wanted."""
-        return self.raw_text_from if self.mode is Mode.BYTES else self.val_fraction
-
-    @property
-    def raw_text_from(self) -> float:
-        """The least split draw of a document that may be shown raw: the last `raw_fraction` of what is not held out."""
-        return self.val_fraction if self.raw_fraction == 1 else 1 - self.raw_fraction * (1 - self.val_fraction)
 
     @property
     def own_raw_text(self) -> bool:

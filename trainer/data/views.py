@@ -186,6 +186,11 @@ def draw_row(purpose: Purpose, seed: int, epoch: int, key: RowKey) -> int:
     )
 
 
+def is_raw_text(key: RowKey, seed: int, raw_fraction: float) -> bool:
+    """Whether a document, or a piece of one, may be shown raw in a run whose raw views are of a share of the text."""
+    return raw_fraction == 1 or uniform(draw_row("raw-text", seed, 0, key)) < raw_fraction
+
+
 def default_ramp(steps: int) -> int:
     """Steps of the ramp for a run of N steps: min(10,000, N // 5), as published."""
     return min(LONGEST_RAMP, steps // 5)

@@ -21,7 +21,7 @@ import torch
 from schemas.errors import UserError
 from trainer.checkpoints.restore import Restored, restore
 from trainer.data.dataset import Dataset
-from trainer.data.lanes import training
+from trainer.data.held_out import training
 from trainer.data.views import Mode
 from trainer.evaluate import yardsticks
 from trainer.evaluate.blocks import EMPTY, Block, batch_of, blocks_of, comp_blocks_of
@@ -181,7 +181,7 @@ def _row(
     if "comp" in views:
         row["symbols"] = sum(item["symbols"] for item in found)
     for view in views:
-        row[view] = ratio([item[view] for item in found], lengths).rounded(6)
+        row[view] = ratio([item[view] for item in found], lengths, [text.doc_id for text in texts]).rounded(6)
     row["markov"] = {
         order: round(math.fsum(bits[text.key] for text in texts) / size, 6) for order, bits in markov.items()
     }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from schemas.errors import UserError
 from trainer.checkpoints.restore import Restored
 from trainer.data.dataset import Dataset
-from trainer.data.lanes import is_held_out
+from trainer.data.held_out import sample
 
 By = Literal["group", "source"]
 """What documents are put together by: the dataset's group (by default the file extension), or their input file."""
@@ -43,6 +43,7 @@ class Text:
 
     Attributes:
         key: doc_id, record, piece and source: unique in a dataset.
+        doc_id: hex; pieces of a document share it.
         group: or source, whichever was asked for.
         raw: its bytes.
         comp: its comp view, vocabulary ids int32 [symbols]; None if it was not asked for.
@@ -50,6 +51,7 @@ class Text:
     """
 
     key: str
+    doc_id: str
     group: str
     raw: bytes
     comp: npt.NDArray[np.int32] | None = None
@@ -90,10 +92,10 @@ def texts_of(
     columns: tuple[str, ...] = ("raw",),
     by: By = "group",
 ) -> list[Text]:
-    """The first documents of a dataset that are not empty, in stored order.
+    """Documents of a dataset that are not empty, as many different ones as there are (`sample`), in stored order.
 
     Args:
-        dataset: of which row groups are read until there are enough.
+        dataset: whose keys are read until there are enough.
         val_fraction: only documents held out by it; None: all there are.
         count: at most so many; None: no bound.
         columns: raw, comp and spans, as far as they are needed.
@@ -115,27 +117,22 @@ def texts_of(
 def _read(
     dataset: Dataset, val_fraction: float | None, count: int | None, columns: tuple[str, ...], by: By
 ) -> Iterator[Text]:
-    left = sys.maxsize if count is None else count
-    for ordinal in range(len(dataset)):
+    chosen = sample(dataset, val_fraction, count=sys.maxsize if count is None else count)
+    for ordinal, numbers in chosen.items():
         rows = dataset.read(ordinal, columns)
-        groups: list[str] | None = None
-        for row, key in enumerate(rows.keys):
-            if not rows.raw_bytes[row] or (val_fraction is not None and not is_held_out(key, val_fraction)):
-                continue
-            if by == "group" and groups is None:
-                groups = dataset.groups(ordinal)
-            document = rows.document(row)
+        groups = dataset.groups(ordinal) if by == "group" else None
+        for row in numbers:
+            key, document = rows.keys[row], rows.document(row)
+            assert document.raw is not None, "every evaluation asks for it"
             yield Text(
                 key=f"{key.doc_id.hex()} {key.record} {key.piece} {key.source}",
+                doc_id=key.doc_id.hex(),
                 group=key.source if groups is None else groups[row],
                 raw=document.raw.tobytes(),
                 # copies: a slice would keep its whole row group in memory
                 comp=_copy(document.comp) if "comp" in columns else None,
                 spans=_copy(document.spans) if "spans" in columns else None,
             )
-            left -= 1
-            if left == 0:
-                return
 
 
 def _copy(column: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:

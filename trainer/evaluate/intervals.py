@@ -1,7 +1,7 @@
 """Bootstrap intervals over documents: how much a figure would move with other documents of the same kind.
 
-Documents are drawn anew with replacement, as many as there are, and the figure is computed from each draw; the interval
-holds the middle 95 % (percentile bootstrap, Efron 1979). It says nothing of other seeds of training, which at small
+Documents are drawn anew with replacement, as many as there are, each with all its pieces, and the figure is computed from
+each draw; the interval holds the middle 95 % (percentile bootstrap, Efron 1979). It says nothing of other seeds of training, which at small
 scales move figures more: see docs/evaluating.md.
 """
 
@@ -30,20 +30,26 @@ class Interval:
         return {name: round(value, digits) for name, value in vars(self).items()}
 
     def cells(self) -> tuple[str, str]:
-        """The figure and its interval, for a table."""
-        return f"{self.value:.4f}", f"{self.low:.3f} to {self.high:.3f}"
+        """The figure and its interval, for a table; of one document, or where all are the same, nothing is known."""
+        known = self.low < self.high
+        return f"{self.value:.4f}", f"{self.low:.3f} to {self.high:.3f}" if known else "-"
 
 
-def ratio(numerators: Sequence[float], denominators: Sequence[float], seed: int = 0) -> Interval:
+def ratio(
+    numerators: Sequence[float], denominators: Sequence[float], documents: Sequence[str], seed: int = 0
+) -> Interval:
     """The sum of the numerators over the sum of the denominators, such as bits over bytes.
 
     Args:
-        numerators: of each document.
-        denominators: of each document, positive; one document or more. The order of documents matters to the
-            interval's last digits only, callers keep it fixed.
+        numerators: of each document, or piece of one.
+        denominators: of each, positive; one or more. The order matters to the interval's last digits only, callers
+            keep it fixed.
+        documents: which each is of.
         seed: of the draws.
     """
-    over, under = np.array(numerators, np.float64), np.array(denominators, np.float64)
+    names = {name: number for number, name in enumerate(dict.fromkeys(documents))}
+    which = [names[name] for name in documents]
+    over, under = (np.bincount(which, np.array(values, np.float64)) for values in (numerators, denominators))
     generator = np.random.Generator(np.random.PCG64(seed))
     together = max(1, _CELLS // len(over))
     values = np.empty(DRAWS)

@@ -25,6 +25,7 @@ class Pair:
 
     Attributes:
         key: of the document.
+        doc_id: of the document.
         group: of the document.
         raw: bytes.
         comp: the symbols that cover them, vocabulary ids int64 [m].
@@ -32,6 +33,7 @@ class Pair:
     """
 
     key: str
+    doc_id: str
     group: str
     raw: bytes
     comp: Ids
@@ -60,7 +62,9 @@ def pair_of(text: Text, most_bytes: int, most_ids: int, *, sentinels: bool) -> P
         return None
     end, size = int(ends[fitting[-1]]), int(sizes[fitting[-1]])
     comp = text.comp[:end].astype(np.int64)
-    return Pair(key=text.key, group=text.group, raw=text.raw[:size], comp=comp, whole=size == covered)
+    return Pair(
+        key=text.key, doc_id=text.doc_id, group=text.group, raw=text.raw[:size], comp=comp, whole=size == covered
+    )
 
 
 def distinct(pairs: Sequence[Pair]) -> list[Pair]:

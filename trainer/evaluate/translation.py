@@ -204,17 +204,18 @@ def figures_of(
 
 def _row(name: str, pairs: Sequence[Pair], items: dict[str, dict[str, Any]]) -> dict[str, Any]:
     found = [items[pair.key] for pair in pairs]
-    lengths = [len(pair.raw) for pair in pairs]
+    lengths, documents = [len(pair.raw) for pair in pairs], [pair.doc_id for pair in pairs]
     row: dict[str, Any] = {"group": name, "documents": len(pairs), "raw_bytes": sum(lengths)}
     for context in CONTEXTS:
-        row[context] = ratio([item[context] for item in found], lengths).rounded(6)
+        row[context] = ratio([item[context] for item in found], lengths, documents).rounded(6)
     for figure, less in (("gate", "other"), ("gain", "none")):
-        row[figure] = ratio([item["own"] - item[less] for item in found], lengths).rounded(6)
-    if written := [item for item in found if "exact" in item]:
+        row[figure] = ratio([item["own"] - item[less] for item in found], lengths, documents).rounded(6)
+    if written := [pair for pair in pairs if "exact" in items[pair.key]]:
+        made, documents = [items[pair.key] for pair in written], [pair.doc_id for pair in written]
         row["written"] = len(written)
-        row["exact"] = ratio([float(item["exact"]) for item in written], [1.0] * len(written)).rounded(6)
-        characters = [item["characters"] for item in written]
-        row["character_error"] = ratio([item["edits"] for item in written], characters).rounded(6)
+        row["exact"] = ratio([float(item["exact"]) for item in made], [1.0] * len(made), documents).rounded(6)
+        characters = [item["characters"] for item in made]
+        row["character_error"] = ratio([item["edits"] for item in made], characters, documents).rounded(6)
     return row
 
 

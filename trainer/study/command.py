@@ -19,6 +19,7 @@ from queue import Queue
 
 from schemas.errors import UserError
 from schemas.files import write_whole
+from schemas.names import MANIFEST
 from trainer.evaluate.sandbox import kernel
 from trainer.study.plan import Plan
 from trainer.study.presets import PRESETS
@@ -36,10 +37,10 @@ class StudyOptions:
     Attributes:
         preset: smoke, cpu, h200 or paper.
         plan: a file like the plan.json of a study, instead of a preset.
-        corpus: instead of the plan's.
+        corpus: instead of the plan's; `paper` has none of its own.
         out: folder of the study; default runs/study-NAME.
         gpus: runs at once, each on a GPU of its own; 0: one after the other, wherever torch runs.
-        processes: of each run, by torchrun (FSDP); with --gpus 0.
+        processes: of each run, by torchrun (FSDP); with --gpus 0; default the plan's.
         minutes: stop cleanly after so many; the next call goes on.
         only: names of runs, as --dry-run prints them; all others are left alone.
         datasets_only: make the datasets, train nothing: for a machine that trains and cannot make them.
@@ -52,7 +53,7 @@ class StudyOptions:
     corpus: str | None = None
     out: str | None = None
     gpus: int = 0
-    processes: int = 1
+    processes: int | None = None
     minutes: float | None = None
     only: tuple[str, ...] = ()
     datasets_only: bool = False
@@ -62,7 +63,7 @@ class StudyOptions:
     def __post_init__(self) -> None:
         if self.plan is None and self.preset not in PRESETS:
             raise UserError(f"--preset {self.preset}: expected one of {', '.join(PRESETS)}")
-        if self.processes < 1 or (self.processes > 1 and self.gpus):
+        if self.processes is not None and (self.processes < 1 or (self.processes > 1 and self.gpus)):
             raise UserError("--processes must be 1 or more, and goes with --gpus 0: its processes take all GPUs")
         if self.gpus < 0 or (self.minutes is not None and self.minutes <= 0):
             raise UserError("--gpus must be 0 or more, --minutes more than 0")
@@ -83,9 +84,11 @@ def study(options: StudyOptions) -> None:
         UserError: another plan in the folder, a dataset that cannot be made, or runs that failed.
     """
     plan = _read_plan(options)
+    if not plan.corpus:
+        raise UserError(f"plan {plan.name}: has no corpus of its own; give --corpus")
     out = Path(options.out or f"runs/study-{plan.name}")
-    _keep_plan(out, plan)
     runs = runs_of(plan, out)
+    _keep_plan(out, plan, runs)
     if unknown := set(options.only) - {run.name for run in runs}:
         raise UserError(f"--only {' '.join(sorted(unknown))}: no such run; --dry-run lists them")
     wanted = [run for run in runs if not options.only or run.name in options.only]
@@ -147,20 +150,34 @@ def _read_plan(options: StudyOptions) -> Plan:
     return plan if options.corpus is None else replace(plan, corpus=options.corpus)
 
 
-def _keep_plan(out: Path, plan: Plan) -> None:
-    """Write the plan, or see that it is the one that is there."""
-    path = out / PLAN
+def _keep_plan(out: Path, plan: Plan, runs: list[Run]) -> None:
+    """Write the plan; one that is there may grow, by seeds, arms or scales, and keeps every run that is done.
+
+    Raises:
+        UserError: a run that is done is not in the plan, or would be another one; or nothing can be written.
+    """
+    path, written = out / PLAN, plan.to_json().encode()
     try:
         if path.exists():
-            if path.read_text() != plan.to_json():
+            known = Plan.from_json(path.read_bytes(), str(path))
+            if known == plan:
+                return
+            done = {run.name for run in runs_of(known, out) if (run.folder / RECORD).exists()}
+            if lost := done - {run.name for run in runs}:
                 raise UserError(
-                    f"{path}: another plan than this; give another --out, or --plan {path} to go on with it"
+                    f"{path}: another plan than this, without {', '.join(sorted(lost)[:5])}, which {_are(len(lost))} "
+                    f"done; give another --out, or --plan {path} to go on with it"
                 )
-            return
+            for run in runs:
+                _ = run.record  # of this plan, or that is said
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, plan.to_json().encode())
+        write_whole(path, written)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 class _Worker:
@@ -179,21 +196,21 @@ class _Worker:
             UserError: it failed, with its last line.
             _StoppedError: the time is over; the command was told to save and has ended.
         """
-        self.check()
         environment = dict(os.environ)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                # else a run would go on without the study, and meet itself when the study is called again
-                preexec_fn=partial(kernel.die_with_parent, signal.SIGTERM) if sys.platform == "linux" else None,
-            )
-            with self._lock:
+            with self._lock:  # who ends all of them ends this one, too, or it does not begin
+                self.check()
+                process = subprocess.Popen(
+                    [sys.executable, "-m", *command],
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    # else a run would go on without the study, and meet itself when the study is called again
+                    preexec_fn=partial(kernel.die_with_parent, signal.SIGTERM) if sys.platform == "linux" else None,
+                )
                 self._processes.add(process)
             try:
                 left = None if self._until is None else max(0.0, self._until - time.monotonic())
@@ -215,32 +232,38 @@ class _Worker:
             raise UserError(f"{command[0]} ended with {status}: {lines[-1] if lines else 'no output'} ({log})")
 
     def check(self) -> None:
-        """Go on only before the moment.
+        """Go on only before the moment, and before `end`.
 
         Raises:
             _StoppedError: the time is over.
         """
-        if self._until is not None and time.monotonic() > self._until:
+        if self._ended or (self._until is not None and time.monotonic() > self._until):
             raise _StoppedError
 
     def end(self) -> None:
-        """Tell all that run to save and end."""
-        self._ended = True
+        """Tell all that run to save and end, and begin none."""
         with self._lock:
+            self._ended = True
             for process in self._processes:
                 process.terminate()
 
 
 def _make_dataset(worker: _Worker, plan: Plan, name: str, out: Path) -> None:
     folder = data_folder(out, name)
-    if (folder / "manifest.json").exists():
+    dataset = next(one for one in plan.datasets if one.name == name)
+    made_from = json.dumps({"corpus": plan.corpus, "options": dataset.options}) + "\n"
+    told = folder.with_name(f"{name}.json")
+    if (folder / MANIFEST).exists():
+        if not told.exists() or told.read_text() != made_from:
+            raise UserError(f"{folder}: not made by this plan ({told}); delete both, and it is made anew")
         return
     _say(f"dataset {name}")
-    dataset = next(one for one in plan.datasets if one.name == name)
+    told.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(told, made_from.encode())
     worker.run(["pipelines", *preprocess_command(plan, dataset, out)], out / "logs" / f"data-{name}.log")
 
 
-def _run_all(worker: _Worker, runs: list[Run], gpus: int, processes: int, failed: list[str]) -> None:
+def _run_all(worker: _Worker, runs: list[Run], gpus: int, processes: int | None, failed: list[str]) -> None:
     """Do what is not done; what failed is added, a line each."""
     places: Queue[int | None] = Queue()
     for gpu in range(gpus) if gpus else [None]:
@@ -274,13 +297,15 @@ def _run_all(worker: _Worker, runs: list[Run], gpus: int, processes: int, failed
             raise
 
 
-def _run_one(worker: _Worker, run: Run, gpu: int | None, processes: int) -> None:
-    if run.record is not None:
+def _run_one(worker: _Worker, run: Run, gpu: int | None, processes: int | None) -> None:
+    if (record := run.record) is not None:
+        run.check_dataset(record)
         return
     worker.check()
     start = time.monotonic()
     _say(f"{run.name}: training")
     log = run.out / "logs" / f"{run.name}.log"
+    processes = processes or (1 if gpu is not None else run.scale.processes)
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "--"]
     worker.run([*(launcher if processes > 1 else []), "trainer", *run.train_command()], log, gpu)
     for command in run.evaluate_commands():

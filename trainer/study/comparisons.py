@@ -1,24 +1,24 @@
 """Arms beside bytes alone: at the same ids, the same raw bytes, the same text, and where raw text is scarce.
 
-Seeds are compared with each other: a difference is of two runs of one seed, and its mean over seeds stands beside the
-range over seeds of either side. What is no larger than that range is marked as none.
+A difference is of runs of the same seeds, and beside its mean stands what the seeds' noise makes of it (`noise.py`).
+What is within is marked as none. One comparison in twenty is beyond it by chance.
 """
 
 import math
-import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from trainer.data.views import Mode
+from trainer.data.views import COMP_RATE, Mode
 from trainer.study.figures import ByArm, Spread, Table, mean
+from trainer.study.noise import Noise, pooled
 from trainer.study.plan import Arm, Plan, Sizing
 
 _WORDS = {
     Sizing.SYMBOLS: "same ids",
     Sizing.ONE_PASS: "same raw bytes, one pass",
-    Sizing.SAME_STEPS: "same raw bytes, same steps",
+    Sizing.SAME_STEPS: "same raw bytes, about the same steps",
     Sizing.REPEATED: "same raw bytes, repeated",
 }
 
@@ -32,37 +32,48 @@ class Comparison:
     Attributes:
         ours: of the arm.
         theirs: of the other.
-        differences: ours minus theirs, seed by seed.
+        noise: of both.
         aligned: whether the arm passes the gate at all seeds.
     """
 
     ours: Spread
     theirs: Spread
-    differences: tuple[float, ...]
+    noise: Noise
     aligned: bool
 
     @property
-    def noise(self) -> float:
-        """The wider range over seeds."""
-        return max(self.ours.width, self.theirs.width)
+    def difference(self) -> float:
+        """Ours minus theirs, mean over seeds."""
+        return self.ours.mean - self.theirs.mean
+
+    @property
+    def half_width(self) -> float | None:
+        """What the seeds' noise makes of it, to either side; None of one seed."""
+        return self.noise.half_width(len(self.ours.values)) if len(self.ours.values) > 1 else None
 
     @property
     def reading(self) -> str:
         """In words."""
-        difference = statistics.fmean(self.differences)
-        if len(self.differences) == 1:
+        if self.half_width is None:
             word = "one seed"
-        elif abs(difference) <= self.noise:
+        elif abs(self.difference) <= self.half_width:
             word = "none"
         else:
-            word = "better" if difference < 0 else "worse"
+            word = "better" if self.difference < 0 else "worse"
         return word if self.aligned else f"{word}, not aligned"
 
     @property
     def cells(self) -> tuple[object, ...]:
-        """Of a row of a table: arm, other, difference, noise, reading."""
-        difference = statistics.fmean(self.differences)
-        return self.ours, self.theirs, f"{difference:+.3f}", f"{self.noise:.3f}", self.reading
+        """Of a row of a table, under `HEADS`."""
+        within = "unknown" if self.half_width is None else f"{self.half_width:.3f}"
+        return self.ours, self.theirs, f"{self.difference:+.3f}", within, self.reading
+
+
+def _heads(other: str) -> tuple[str, ...]:
+    return "arm", other, "difference", "noise, ±", "reading"
+
+
+Figure = Callable[[Record], float]
 
 
 def _raw(record: Record) -> float:
@@ -74,42 +85,54 @@ def _best(record: Record) -> float:
     return min(float(point["raw_bits_per_byte"]) for point in record["curve"])
 
 
+def _end(record: Record) -> float:
+    """The last of its curve, on the same text as the best."""
+    return float(record["curve"][-1]["raw_bits_per_byte"])
+
+
+def is_aligned(plan: Plan, records: Sequence[Record]) -> bool:
+    """Whether an arm passes the gate at all of these seeds, its interval below 0, too."""
+    return all(one["gate"] is not None and one["gate"] < plan.gate and one["gate_interval"][1] < 0 for one in records)
+
+
 def compare(
-    plan: Plan, ours: Sequence[Record], theirs: Sequence[Record], figure: Callable[[Record], float] = _raw,
-) -> Comparison | None:  # fmt: skip
-    """Two arms by a figure of bits per byte; None where they share no seed."""
-    one, other = ({record["seed"]: record for record in records} for records in (ours, theirs))
+    plan: Plan, by_arm: ByArm, ours: str, theirs: str, noise: Noise, figure: Figure = _raw
+) -> Comparison | None:
+    """Two arms by a figure of bits per byte; None where they share no seed.
+
+    Args:
+        plan: of the study.
+        by_arm: records.
+        ours: name of the arm.
+        theirs: name of the other.
+        noise: of the figure.
+        figure: that is compared.
+    """
+    one, other = ({record["seed"]: record for record in by_arm.get(name, [])} for name in (ours, theirs))
     seeds = sorted(one.keys() & other.keys())
     if not seeds:
         return None
-    first, second = (tuple(figure(records[seed]) for seed in seeds) for records in (one, other))
-    gates = [one[seed]["gate"] for seed in seeds]
-    return Comparison(
-        Spread(first),
-        Spread(second),
-        tuple(a - b for a, b in zip(first, second, strict=True)),
-        all(gate is not None and gate < plan.gate for gate in gates),
-    )
+    first, second = (Spread(tuple(figure(records[seed]) for seed in seeds)) for records in (one, other))
+    return Comparison(first, second, noise, is_aligned(plan, [one[seed] for seed in seeds]))
+
+
+def noise_of(by_arm: ByArm, names: Iterable[str], figure: Figure = _raw) -> Noise:
+    """The noise of a figure over the seeds of these arms."""
+    records = [by_arm.get(name, []) for name in dict.fromkeys(names)]
+    return pooled([figure(one) for one in some if one["raw_bits_per_byte"] is not None] for some in records)
 
 
 def baselines(plan: Plan, by_arm: ByArm) -> Table:
     """Arms beside bytes alone: at the same ids, and at the raw bytes that they saw."""
     rows: list[tuple[object, ...]] = []
-    for arm, baseline in _beside(plan):
-        found = compare(plan, by_arm.get(arm.name, []), by_arm.get(baseline.name, []))
+    some = list(_beside(plan))
+    noise = noise_of(by_arm, (arm.name for both in some for arm in both))
+    for arm, baseline in some:
+        found = compare(plan, by_arm, arm.name, baseline.name, noise)
         if found is not None:
-            batch = f"{mean(by_arm[baseline.name], 'steps'):,.0f}"
-            rows.append((arm.name, _WORDS[baseline.sizing], batch, *found.cells))
-    heads = (
-        "arm",
-        "bytes alone at the",
-        "in steps",
-        "arm",
-        "bytes alone",
-        "arm minus bytes",
-        "seeds' range",
-        "reading",
-    )
+            steps = (f"{mean(by_arm[one.name], 'steps'):,.0f}" for one in (arm, baseline))
+            rows.append((arm.name, _WORDS[baseline.sizing], *steps, *found.cells))
+    heads = ("of", "bytes alone at the", "steps", "of bytes alone", *_heads("bytes alone"))
     return Table("Beside bytes alone, raw bits per byte", heads, rows)
 
 
@@ -132,19 +155,21 @@ def same_text(plan: Plan, by_arm: ByArm) -> Table:
     """Arms that saw as much text, in whichever view, as bytes alone at all ids: fewer ids."""
     plain = _plain(plan)
     rows: list[tuple[object, ...]] = []
-    theirs = by_arm.get(plain.name, []) if plain is not None else []
-    for arm in plan.arms:
+    some = [arm for arm in plan.arms if arm.sizing is Sizing.SAME_TEXT]
+    other = "" if plain is None else plain.name
+    noise = noise_of(by_arm, (other, *(arm.name for arm in some)))
+    for arm in some:
         ours = by_arm.get(arm.name, [])
-        if arm.sizing is not Sizing.SAME_TEXT or not ours:
+        if not ours:
             continue
         text = mean(ours, "raw_view_bytes") + mean(ours, "comp_view_bytes")
         size = (f"{text / 1e6:.2f}", f"{mean(ours, 'symbols'):,.0f}")
         if arm.mode is Mode.COMP_ONLY:  # its figure is of its own symbols
             spread = Spread(tuple(record["comp_bits_per_byte"] for record in ours))
             rows.append((arm.name, *size, f"{spread} of comp", "-", "-", "-", "-"))
-        elif (found := compare(plan, ours, theirs)) is not None:
+        elif (found := compare(plan, by_arm, arm.name, other, noise)) is not None:
             rows.append((arm.name, *size, *found.cells))
-    heads = ("arm", "text seen, MB", "ids", "arm", "bytes alone", "arm minus bytes", "seeds' range", "reading")
+    heads = ("of", "text seen, MB", "ids", *_heads("bytes alone"))
     note = "Bytes alone saw as much text with more ids and steps."
     return Table("At the same bytes of text in all, raw bits per byte", heads, rows, note)
 
@@ -167,20 +192,25 @@ def worth(plan: Plan, by_arm: ByArm) -> Table:
         needed, found = [], []
         for record in by_arm.get(arm.name, []):
             seed, raw, comp = record["seed"], record["raw_view_bytes"], record["comp_view_bytes"]
-            if seed in bytes_at_same_ids and comp:
-                curve = [(one["raw_view_bytes"], _raw(one)) for one in alone if one["seed"] == seed]
+            curve = [(one["raw_view_bytes"], _raw(one)) for one in alone if one["seed"] == seed]
+            if seed in bytes_at_same_ids and comp and len(curve) > 1:
                 needed.append((bytes_at_same_ids[seed] - raw) / comp)
                 if (stood_for := raw_bytes_for(_raw(record), curve)) is not None:
                     found.append((stood_for - raw) / comp)
         if needed:
-            told = Spread(tuple(found)) if len(found) == len(needed) else "outside of what was measured"
-            rows.append((arm.name, Spread(tuple(needed)), told))
+            outside = len(needed) - len(found)
+            told = str(Spread(tuple(found))) if found else ""
+            beyond = f"outside of what was measured at {outside} of {len(needed)} seeds" if outside else ""
+            rows.append((arm.name, Spread(tuple(needed)), "; ".join(filter(None, (told, beyond))), len(needed)))
     note = (
         "Read off bytes alone trained once over so many bytes, which has fewer steps: this flatters the arms, gzip's "
         "(the null arm) most."
     )
     return Table(
-        "What a byte of text in the comp view was worth, in raw bytes", ("arm", "to break even", "was"), rows, note
+        "What a byte of text in the comp view was worth, in raw bytes",
+        ("arm", "to break even", "was", "seeds"),
+        rows,
+        note,
     )
 
 
@@ -199,23 +229,45 @@ def raw_bytes_for(bits_per_byte: float, curve: Sequence[tuple[float, float]]) ->
     return None
 
 
+def ablations(plan: Plan, by_arm: ByArm) -> Table:
+    """Arms beside the proxy that they vary: of the same dataset, at the published rate, all modes."""
+    rows: list[tuple[object, ...]] = []
+    mixed = [arm for arm in plan.arms if arm.mode.mixes and arm.raw_text_bytes is None and arm.of is None]
+    usual = {arm.dataset: arm for arm in reversed(mixed) if arm.mode is Mode.PROXY and arm.comp_rate == COMP_RATE}
+    pairs = [(arm, usual[arm.dataset]) for arm in mixed if arm.dataset in usual and arm != usual[arm.dataset]]
+    noise = noise_of(by_arm, (arm.name for both in pairs for arm in both))
+    for arm, other in pairs:
+        if (found := compare(plan, by_arm, arm.name, other.name, noise)) is not None:
+            rows.append((arm.name, other.name, *found.cells))
+    return Table("Ablations, raw bits per byte", ("of", "beside", *_heads("other")), rows)
+
+
 def starved(plan: Plan, by_arm: ByArm) -> Table:
     """Arms whose raw views are of little text, beside bytes alone on that text; each at the best point of its curve."""
     rows: list[tuple[object, ...]] = []
-    for arm in plan.arms:
+    some = [arm for arm in plan.arms if arm.raw_text_bytes is not None and arm.of is None]
+    noise = noise_of(by_arm, (arm.name for arm in some), _best)
+    for arm in some:
         ours = by_arm.get(arm.name, [])
         plain = _plain(plan, arm.raw_text_bytes)
-        if arm.raw_text_bytes is None or arm.of is not None or not ours or plain is None:
+        if not ours or plain is None:
             continue
         text = mean(ours, "raw_text_bytes")
-        seen = (f"{text / 1e6:.3f}", f"{mean(ours, 'raw_view_bytes') / text:.1f}")
-        end = Spread(tuple(_raw(record) for record in ours))
+        seen = (
+            f"{text / 1e6:.3f}", f"{mean(ours, 'raw_text_documents'):,.0f}",
+            f"{mean(ours, 'raw_view_bytes') / text:.1f}",
+        )  # fmt: skip
+        end = Spread(tuple(_end(record) for record in ours))
         if arm == plain:
             rows.append((arm.name, *seen, end, Spread(tuple(_best(record) for record in ours)), "-", "-", "-", "-"))
-        elif (found := compare(plan, ours, by_arm.get(plain.name, []), _best)) is not None:
+        elif (found := compare(plan, by_arm, arm.name, plain.name, noise, _best)) is not None:
             rows.append((arm.name, *seen, end, *found.cells))
     heads = (
-        "arm", "raw text, MB", "times shown", "at the end", "best", "bytes alone, best", "arm minus bytes",
-        "seeds' range", "reading",
+        "of", "raw text, MB", "of documents", "times shown", "arm, at the end", "arm, best",
+        *_heads("bytes alone, best")[1:],
     )  # fmt: skip
-    return Table("Starved of raw text, raw bits per byte", heads, rows)
+    note = (
+        "The end and the best are points of one curve, on the same held-out text. The least of some points is a little "
+        "too good, most so of a rough curve."
+    )
+    return Table("Starved of raw text, raw bits per byte", heads, rows, note)

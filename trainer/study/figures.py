@@ -24,11 +24,6 @@ class Spread:
         """Their mean."""
         return statistics.fmean(self.values)
 
-    @property
-    def width(self) -> float:
-        """Largest less smallest: 0 of one seed, of which nothing is known."""
-        return max(self.values) - min(self.values)
-
     def __str__(self) -> str:
         some = f" ({min(self.values):.3f} to {max(self.values):.3f})" if len(self.values) > 1 else ""
         return f"{self.mean:.3f}{some}"

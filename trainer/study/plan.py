@@ -12,6 +12,7 @@ from typing import Any
 from schemas.errors import UserError
 from trainer.data.views import COMP_RATE, Mode
 from trainer.evaluate.translation import GATE
+from trainer.model.evabyte import Recompute
 from trainer.scales import scale_named
 
 
@@ -82,6 +83,9 @@ class ScalePlan:
         batch: B, sequences of a step.
         sequence: T, ids of a sequence.
         pair_symbols: longest aligned part of a pair, in ids; None: T // 2.
+        processes: that share a batch, one a GPU.
+        micro_batch: sequences of a forward pass; None: all of a process.
+        recompute: see `--recompute` of train.
     """
 
     scale: str
@@ -89,6 +93,9 @@ class ScalePlan:
     batch: int
     sequence: int
     pair_symbols: int | None = None
+    processes: int = 1
+    micro_batch: int | None = None
+    recompute: Recompute = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +104,7 @@ class Plan:
 
     Attributes:
         name: of it.
-        corpus: as `--corpus` of preprocess.
+        corpus: as `--corpus` of preprocess; empty: it must be given to the study.
         datasets: made from it.
         arms: in the order in which they run.
         scales: each with all arms.
@@ -106,10 +113,11 @@ class Plan:
         validations: points of the curve of held-out raw bits per byte by ids, while a run trains.
         documents: held-out ones that bits per byte are measured on after it.
         translations: of those, that the gate is measured on.
+        translated_bytes: of each of these, at most; documents without spans (gzip) are translated whole or not at all.
         written: of those, that the model translates by writing the bytes.
         problems: as --problems of `evaluate humaneval` and `robustness`; none: programs are not asked for.
-        gate: bits per byte after a document's own comp view minus after another's; an arm above it is not aligned, and
-            comparisons of it say nothing of transfer.
+        gate: bits per byte after a document's own comp view minus after another's; an arm is aligned if it is below,
+            its 95 % interval below 0. Else comparisons of it say nothing of transfer.
         test: what will be compared and how, in words, for who reads the results.
     """
 
@@ -123,12 +131,14 @@ class Plan:
     validations: int = 10
     documents: int = 400
     translations: int = 100
+    translated_bytes: int = 512
     written: int = 0
     problems: str | None = None
     gate: float = GATE
     test: str = field(
-        default="Raw bits per byte of held-out documents, arm minus baseline at the same seed, mean over seeds, beside "
-        "the range over seeds; a difference within that range is none. Only arms that pass the gate show transfer."
+        default="Raw bits per byte of held-out documents, arm minus baseline, mean over seeds, beside the 95 % "
+        "interval that the seeds' noise makes, pooled over the arms of a table; a difference within it is none, and of "
+        "one seed nothing is known. Only arms that pass the gate show transfer."
     )
 
     def __post_init__(self) -> None:
@@ -160,6 +170,10 @@ class Plan:
             scale_named(scale.scale)
             if scale.symbols < scale.batch * scale.sequence:
                 raise UserError(f"plan {self.name}: {scale.scale}: {scale.symbols} symbols are less than one step")
+            if scale.batch % scale.processes:
+                raise UserError(
+                    f"plan {self.name}: {scale.scale}: a batch of {scale.batch} for {scale.processes} processes"
+                )
 
     def to_json(self) -> str:
         """The file form."""

@@ -1,7 +1,7 @@
 """Ready plans.
 
 `smoke` tries the machinery, `cpu` takes some two hours of two cores, `h200` half an hour of one GPU, `paper` is the
-published size, as a list of jobs.
+published size, as a list of jobs, on a corpus of one's own.
 
 Every one has what the paper compares, gzip as the null arm, always pairing as the positive control, ablations, for the
 main arms the baselines on bytes alone that see as many raw bytes as they did, and the main arms once more on as much
@@ -104,22 +104,32 @@ PRESETS: dict[str, Plan] = {
     "h200": Plan(
         name="h200",
         corpus="stdlib",
-        datasets=_datasets(16, 32768),
+        datasets=_datasets(16, 32768, "--max-document-bytes", "2048"),  # so that gzip's documents are pairs, too
         arms=(*_MAIN, *_baselines("proxy-neural"), *_same_text("proxy-neural"), *_starved(2_000_000), *_ABLATION[:3]),
         scales=(ScalePlan(scale="100m", symbols=40_000_000, batch=16, sequence=8192),),
+        translated_bytes=2048,
         written=20,
     ),
     "paper": Plan(
         name="paper",
-        corpus="stdlib",
+        corpus="",  # some 300 GB of it
         datasets=_datasets(16, 32768),
         arms=(*_MAIN, *_baselines("proxy-bpe", "proxy-neural"), *_same_text(*_COMPARED), *_ABLATION),
         scales=tuple(
-            ScalePlan(scale=scale, symbols=104_857_600_000, batch=64, sequence=32768)
+            ScalePlan(
+                scale=scale,
+                symbols=104_857_600_000,
+                batch=64,
+                sequence=32768,
+                processes=8,
+                micro_batch=1,
+                recompute="full",
+            )
             for scale in ("0.5b", "1.5b", "4b", "7b", "14b")
         ),
         documents=2000,
         translations=500,
+        translated_bytes=4096,
         written=100,
         problems=HUMANEVAL,
     ),

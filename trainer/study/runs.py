@@ -1,6 +1,6 @@
 """The runs of a plan: which there are, the commands that make them, and what is kept of each.
 
-    OUT/plan.json                      written first, never changed
+    OUT/plan.json                      written first; grows, never changes
     OUT/data/DATASET/                  by `python -m pipelines preprocess`, unless it is there
     OUT/runs/SCALE-ARM-sSEED/          by `python -m trainer train` and `evaluate`; record.json last: it is done
 
@@ -8,8 +8,9 @@ Every step is a command that goes on where it was stopped, so a study does.
 """
 
 import json
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.views import Mode
 from trainer.evaluate.journal import FOLDER, read_results
 from trainer.run_log import read_metrics
+from trainer.scales import scale_named
 from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
 from trainer.study.raw_text import RawText, raw_text
 
@@ -34,12 +36,19 @@ class Size:
     Attributes:
         symbols: ids.
         batch: sequences of a step.
+        sequence: ids of each.
         raw_text_bytes: of the documents that raw views are of; None: of all.
     """
 
     symbols: int
     batch: int
+    sequence: int
     raw_text_bytes: int | None
+
+    @property
+    def steps(self) -> int:
+        """Of the run."""
+        return -(-self.symbols // (self.batch * self.sequence))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +84,53 @@ class Run:
         """What is kept of it; None: it is not done.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is damaged, or of a run that the plan would do otherwise.
         """
         path = self.folder / RECORD
         try:
             found: dict[str, Any] = json.loads(path.read_bytes())
+            settings: dict[str, Any] = found["settings"]
         except FileNotFoundError:
             return None
-        except ValueError:
+        except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: damaged; delete it, and the run is evaluated again") from None
+        if settings != (own := self.settings):
+            changed = sorted(name for name in own.keys() | settings.keys() if own.get(name) != settings.get(name))
+            raise UserError(
+                f"{path}: of a run with another {', '.join(changed)} than the plan has; give another --out, or delete "
+                f"{self.folder} to do it again"
+            )
         return found
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of the plan that decides its record; JSON."""
+        plan, base = self.plan, self.base()
+        dataset = next(dataset for dataset in plan.datasets if dataset.name == self.arm.dataset)
+        found = {
+            "arm": asdict(self.arm),
+            "base": None if base is None else asdict(base.arm),
+            "scale": asdict(self.scale),
+            "seed": self.seed,
+            "corpus": plan.corpus,
+            "dataset": dataset.options,
+            **{name: getattr(plan, name) for name in _EVALUATION},
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(found))
+        return plain
+
+    def check_dataset(self, record: dict[str, Any]) -> None:
+        """See that a record is of the dataset that is there.
+
+        Raises:
+            UserError: it is of another one.
+        """
+        dataset = self._dataset()
+        if record["dataset_digest"] != dataset.row_groups_digest:
+            raise UserError(
+                f"{self.folder / RECORD}: of another dataset than {dataset.url}, whose documents have changed (another "
+                "version of the corpus?); give another --out, and the study begins anew"
+            )
 
     def base(self) -> "Run | None":
         """The run that this one's size follows from."""
@@ -99,32 +145,40 @@ class Run:
         Raises:
             UserError: the run that this one's size follows from is not done, or saw nothing raw.
         """
-        plain = Size(symbols=self.scale.symbols, batch=self.scale.batch, raw_text_bytes=self.arm.raw_text_bytes)
+        scale, sizing = self.scale, self.arm.sizing
+        plain = Size(
+            symbols=scale.symbols, batch=scale.batch, sequence=scale.sequence, raw_text_bytes=self.arm.raw_text_bytes
+        )
         base = self.base()
         if base is None:
             return plain
-        record, sizing = base.record, self.arm.sizing
+        record = base.record
         if record is None:
             raise UserError(f"{self.name}: its size follows from {base.name}, which is not done")
         raw = int(record["raw_view_bytes"])
         if sizing is Sizing.SAME_TEXT:
             share = min(1.0, plain.symbols / (raw + record["comp_view_bytes"]))
-            return replace(plain, symbols=self._whole_steps(int(plain.symbols * share), plain.batch))
+            return _at_least_a_step(replace(plain, symbols=int(plain.symbols * share)))
         if not raw:
             raise UserError(f"{self.name}: a baseline of {base.name}, which saw nothing raw")
         if sizing is Sizing.REPEATED:
             return replace(plain, raw_text_bytes=raw)
-        batch = plain.batch if sizing is Sizing.ONE_PASS else max(1, round(plain.batch * raw / plain.symbols))
-        return replace(plain, symbols=self._whole_steps(raw, batch), batch=batch)
-
-    def _whole_steps(self, symbols: int, batch: int) -> int:
-        return max(symbols, batch * self.scale.sequence)
+        # a document is bos, opener, bytes, closer, eos
+        framing = 1 + 4 * record["dataset_documents"] / record["dataset_raw_bytes"]
+        found = replace(plain, symbols=round(raw * framing))
+        if sizing is Sizing.SAME_STEPS:
+            batch, sequence = shape_of(
+                found.symbols / record["steps"], plain.batch, plain.sequence, scale.processes,
+                scale_named(scale.scale).window,
+            )  # fmt: skip
+            found = replace(found, batch=batch, sequence=sequence)
+        return _at_least_a_step(found)
 
     def _raw_text(self, size: Size) -> RawText | None:
         """The documents that raw views are of; None: all, and nothing is read."""
         if size.raw_text_bytes is None:
             return None
-        return raw_text(self._dataset(), size.raw_text_bytes, self.plan.val_fraction)
+        return raw_text(self._dataset(), size.raw_text_bytes, self.plan.val_fraction, self.seed)
 
     def _dataset(self) -> Dataset:
         return Dataset(str(data_folder(self.out, self.arm.dataset)))
@@ -138,15 +192,16 @@ class Run:
         scale, arm, size = self.scale, self.arm, self.size()
         text = self._raw_text(size)
         share = 1.0 if text is None else text.share
-        steps = -(-size.symbols // (size.batch * scale.sequence))
+        each = size.batch // scale.processes
+        micro_batch = () if scale.micro_batch is None else ("--micro-batch", str(math.gcd(each, scale.micro_batch)))
         return [
             "train", "--data", str(data_folder(self.out, arm.dataset)), "--run", str(self.folder),
             "--scale", scale.scale, "--mode", str(arm.mode), "--symbols", str(size.symbols),
-            "--batch", str(size.batch), "--sequence", str(scale.sequence),
+            "--batch", str(size.batch), "--sequence", str(size.sequence), *micro_batch, "--recompute", scale.recompute,
             "--comp-rate", repr(arm.comp_rate), "--raw-fraction", repr(share), "--seed", str(self.seed),
             "--val-fraction", repr(self.plan.val_fraction), "--no-tensorboard",
-            *(() if scale.pair_symbols is None else ("--pair-symbols", str(scale.pair_symbols))),
-            "--validate-every", str(-(-steps // self.plan.validations)), "--validate-bytes", str(VALIDATE_BYTES),
+            *(() if scale.pair_symbols is None else ("--pair-symbols", str(min(scale.pair_symbols, size.sequence)))),
+            "--validate-every", str(-(-size.steps // self.plan.validations)), "--validate-bytes", str(VALIDATE_BYTES),
         ]  # fmt: skip
 
     def evaluate_commands(self) -> Iterator[list[str]]:
@@ -156,7 +211,10 @@ class Run:
         no_markov = () if plain else ("--markov",)  # its figure is the same for every arm, and takes a while
         yield ["evaluate", "bpb", *run, "--documents", str(plan.documents), *no_markov]
         if self.arm.mode.mixes:
-            documents = ("--documents", str(plan.translations), "--written", str(plan.written))
+            documents = (
+                "--documents", str(plan.translations), "--max-bytes", str(plan.translated_bytes),
+                "--written", str(plan.written),
+            )  # fmt: skip
             yield ["evaluate", "translation", *run, *documents]
         if plan.problems is not None and self.arm.mode is not Mode.COMP_ONLY:
             for what in ("humaneval", "robustness"):
@@ -172,11 +230,19 @@ class Run:
         results = {result["evaluation"]: result["figures"] for result in read_results(self.folder / FOLDER)}
         if not lines or "bpb" not in results:
             raise UserError(f"{self.folder}: no metrics or no result of bpb; delete the folder and run the study again")
-        every, text = results["bpb"]["all"], self._raw_text(self.size())
+        size = self.size()
+        if len(lines) != size.steps:
+            raise UserError(
+                f"{self.folder}: {len(lines)} of {size.steps} steps are in its log; delete the folder and run the "
+                "study again"
+            )
+        every, text, dataset = results["bpb"]["all"], self._raw_text(size), self._dataset()
         told = results.get("translation", {}).get("all", {})
+        gate = told.get("gate", {})
         passed = results.get("humaneval", {}).get("base", {}).get("pass@1", {})
         robust = results.get("robustness", {}).get("overall", {}).get("robust") or {}
         return {
+            "settings": self.settings,
             "scale": self.scale.scale,
             "arm": self.arm.name,
             "seed": self.seed,
@@ -185,14 +251,20 @@ class Run:
             "sizing": str(self.arm.sizing),
             "of": self.arm.of,
             "raw_text_bytes": None if text is None else text.raw_bytes,
+            "raw_text_documents": None if text is None else text.documents,
             "steps": len(lines),
             **{name: sum(int(line[name]) for line in lines) for name in _SEEN},
             "seconds": round(sum(line["symbols"] / line["symbols_per_second"] for line in lines), 1),
-            "dataset_raw_bytes": int(self._dataset().raw_bytes.sum()),
+            "dataset_digest": dataset.row_groups_digest,
+            "dataset_raw_bytes": int(dataset.raw_bytes.sum()),
+            "dataset_documents": int(dataset.rows.sum()),
+            "documents": every["documents"],
             "raw_bits_per_byte": every.get("raw", {}).get("value"),
             "comp_bits_per_byte": every.get("comp", {}).get("value"),
             **{f"after_{name}": told.get(name, {}).get("value") for name in ("own", "other", "none")},
-            "gate": told.get("gate", {}).get("value"),
+            "gate": gate.get("value"),
+            "gate_interval": [gate["low"], gate["high"]] if gate else None,
+            "translated": told.get("documents"),
             "written_exactly": told.get("exact", {}).get("value"),
             "character_error": told.get("character_error", {}).get("value"),
             "pass_at_1": passed.get("value"),
@@ -203,6 +275,33 @@ class Run:
 
 
 _SEEN = ("symbols", "raw_view_bytes", "comp_view_bytes", "pairs")
+
+
+_EVALUATION = (
+    "val_fraction", "validations", "documents", "translations", "translated_bytes", "written", "problems",
+)  # fmt: skip
+"""Of the plan: what of it decides figures of all runs."""
+
+
+def shape_of(ids: float, most: int, sequence: int, processes: int, window: int) -> tuple[int, int]:
+    """Sequences of a batch and ids of each, as nearly so many ids a step as whole windows allow.
+
+    Args:
+        ids: of a step.
+        most: sequences.
+        sequence: ids of each, as far as there is a choice.
+        processes: that share the batch evenly.
+        window: that a sequence is a multiple of.
+    """
+    shapes = (
+        (batch, max(round(ids / batch / window), 1) * window)
+        for batch in range(processes, max(most, processes) + 1, processes)
+    )
+    return min(shapes, key=lambda shape: (abs(shape[0] * shape[1] - ids), abs(shape[1] - sequence)))
+
+
+def _at_least_a_step(size: Size) -> Size:
+    return replace(size, symbols=max(size.symbols, size.batch * size.sequence))
 
 
 def _curve(lines: list[dict[str, Any]]) -> list[dict[str, float]]:

@@ -17,7 +17,7 @@ _SCRIPT = """\
 #SBATCH --job-name=study-{name}
 #SBATCH --signal=B:TERM@120
 run=$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {list})
-exec srun {python} -m trainer study --plan {plan} --out {out} --only "$run" --processes 8     # GPUs of a node
+exec srun {python} -m trainer study --plan {plan} --out {out} --only "$run"     # on as many GPUs as the plan says
 """
 
 

@@ -1,7 +1,7 @@
 """What a study found: results.json and results.csv of all runs, results.md of the tables in the order of reading.
 
 First the gate, since comparisons of arms that do not pass it say nothing of transfer; then bits per byte by arm with
-the range over seeds; then each arm beside bytes alone, see `comparisons.py`.
+the range over seeds; then each arm beside bytes alone and beside what it varies, see `comparisons.py`.
 """
 
 import csv
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from schemas.files import write_whole
-from trainer.study.comparisons import baselines, same_text, starved, worth
+from trainer.study.comparisons import ablations, baselines, is_aligned, same_text, starved, worth
 from trainer.study.figures import ByArm, Table, mean, spread
 from trainer.study.plan import Plan
 from trainer.study.runs import Run
 
-_TIMES = ("seconds",)
-"""Of records, and not of results: these are the same wherever and however often the study was run."""
+_NOT_TOLD = ("seconds", "settings")
+"""Of records, and not of results: these are the same however often the study was stopped, and hold the plan once."""
 
 
 def write_tables(plan: Plan, out: Path, runs: Sequence[Run]) -> str:
@@ -36,7 +36,7 @@ def write_tables(plan: Plan, out: Path, runs: Sequence[Run]) -> str:
     records = {run.name: record for run in runs if (record := run.record) is not None}
     found = tables(plan, runs, records)
     text = to_markdown(plan, found, len(records), len(runs))
-    kept = [{name: value for name, value in one.items() if name not in _TIMES} for one in records.values()]
+    kept = [{name: value for name, value in one.items() if name not in _NOT_TOLD} for one in records.values()]
     rows = io.StringIO()
     if kept:
         columns = [name for name, value in kept[0].items() if not isinstance(value, dict | list)]
@@ -87,11 +87,12 @@ def _gates(plan: Plan, by_arm: ByArm) -> Table:
         if arm.mode.mixes and (gate := spread(records, "gate")) is not None:
             names = ("after_own", "after_other", "after_none", "written_exactly", "character_error")
             own, other, none, exact, errors = (spread(records, name) or "-" for name in names)
-            aligned = "aligned" if all(value < plan.gate for value in gate.values) else "not aligned"
-            rows.append((arm.name, own, other, none, gate, aligned, exact, errors))
+            aligned = "aligned" if is_aligned(plan, records) else "not aligned"
+            translated = f"{mean(records, 'translated'):,.0f}"
+            rows.append((arm.name, translated, own, other, none, gate, aligned, exact, errors))
     heads = (
-        "arm", "after its own comp view", "after another's", "alone", "own minus other", f"gate {plan.gate:g}",
-        "written exactly", "character errors",
+        "arm", "documents", "after its own comp view", "after another's", "alone", "own minus other",
+        f"gate {plan.gate:g}", "written exactly", "character errors",
     )  # fmt: skip
     return Table("Does the model read the comp view? Raw bits per byte", heads, rows)
 
@@ -127,7 +128,8 @@ def _yardsticks(plan: Plan, by_arm: ByArm) -> Table:
     found: list[dict[str, float]] = [record["yardsticks"] for arm in plan.arms for record in by_arm.get(arm.name, [])]
     most = max(found, key=len, default={})
     rows = [(name, f"{value:.3f}") for name, value in most.items()]
-    return Table("Yardsticks: bits per byte of the same documents", ("", "bits per byte"), rows)
+    note = "Markov models are counted on the training text, of which they read more than any arm."
+    return Table("Yardsticks: bits per byte of the same documents", ("", "bits per byte"), rows, note)
 
 
-_TABLES = (_gates, _arms, baselines, same_text, worth, starved, _programs, _yardsticks)
+_TABLES = (_gates, _arms, baselines, ablations, same_text, worth, starved, _programs, _yardsticks)
