@@ -44,6 +44,13 @@ def test_a_release_is_read_by_category_method_and_seed(tmp_path: Path) -> None:
     assert {one.family for one in read_recode(str(tmp_path), [problem], ("docstring",), 5)} == {"docstring"}
 
 
+def test_nominal_prompts_are_judged_by_no_more_tests_than_the_records_have(tmp_path: Path) -> None:
+    problem = replace(written_problems()[3], plus="assert False")
+    write(tmp_path, "func_name/humaneval_FuncRenameSwapChar_s0.jsonl", problem)
+    (form,) = read_recode(str(tmp_path), [problem], FAMILIES, 5)
+    assert (form.nominal.plus, form.problem.plus) == (None, None)
+
+
 def test_partial_prompts_end_at_the_marker_without_its_blanks(tmp_path: Path) -> None:
     problem = written_problems()[3]
     head, tail = problem.canonical[:14], problem.canonical[14:]

@@ -64,10 +64,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_figures_are_the_papers() -> None:
-    tallies = [
-        Tally(True, (True, True)), Tally(True, (True, False)), Tally(False, (True, True)), Tally(False, (False, True)),
-        Tally(False, (False, False)),
-    ]  # fmt: skip
+    outcomes = [(True, "++"), (True, "+-"), (False, "++"), (False, "-+"), (False, "--")]
+    tallies = [Tally(tuple((nominal, form == "+") for form in forms)) for nominal, forms in outcomes]
     found = figures(tallies)
     values = {name: one["value"] for name, one in found.items() if one is not None}
     assert values == {"nominal": 0.4, "robust": 0.4, "drop": 0.0, "relative": 0.6, "attack": 0.5}
@@ -75,7 +73,7 @@ def test_the_figures_are_the_papers() -> None:
         assert one is not None
         assert one["low"] <= one["value"] <= one["high"]
         assert one["low"] < one["high"]
-    nothing = figures([Tally(False, (False,))] * 3)
+    nothing = figures([Tally(((False, False),))] * 3)
     assert (nothing["drop"], nothing["attack"]) == (None, None)
     assert nothing["robust"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
@@ -89,6 +87,17 @@ def test_a_family_is_as_robust_as_its_worst_method() -> None:
     assert found["methods"]["f a"]["robust"]["value"] == 1.0
     assert found["methods"]["f b"]["robust"]["value"] == 0.5
     assert found["families"]["f"]["robust"]["value"] == found["overall"]["robust"]["value"] == 0.5
+
+
+def test_a_form_is_compared_with_its_own_nominal_prompt() -> None:
+    items = [
+        {"task": "1", "family": family, "method": "m", "nominal": nominal, "passed": nominal, "changed": False}
+        for family, nominal in (("f", False), ("g", True))
+    ]
+    found = summary(items)
+    assert [found["families"][name]["relative"]["value"] for name in "fg"] == [0.0, 0.0]
+    assert found["overall"]["relative"]["value"] == 0.0
+    assert found["overall"]["nominal"]["value"] == 0.0
 
 
 def test_a_model_that_minds_a_family_fails_there_alone(

@@ -18,8 +18,8 @@ LIMITS = Limits(seconds=60, cpu_seconds=1)
 
 
 @pytest.fixture(autouse=True)
-def _needs_namespaces() -> None:
-    if (reason := refusal()) is not None:
+def _needs_namespaces(request: pytest.FixtureRequest) -> None:
+    if "anywhere" not in request.keywords and (reason := refusal()) is not None:
         pytest.skip(f"no namespaces here: {reason}")
 
 
@@ -223,6 +223,7 @@ def test_nothing_outlives_who_started_it(victim: str) -> None:
         process.wait()
 
 
+@pytest.mark.anywhere
 def test_without_namespaces_it_refuses_and_unsafe_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "refusal", lambda: "Operation not permitted")
     for call in (lambda: run_program("", LIMITS), lambda: list(run_programs([""], LIMITS, 1))):
@@ -248,12 +249,37 @@ def test_without_namespaces_it_refuses_and_unsafe_runs(monkeypatch: pytest.Monke
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.anywhere
+@pytest.mark.parametrize("victim", ["trainer", "supervisor"])
+def test_unsafe_nothing_outlives_who_started_it_and_its_folder_goes(victim: str) -> None:
+    code = (
+        "from trainer.evaluate.sandbox.run import *\n"
+        "text = 'import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(1000)'\n"
+        "run_program(text, Limits(seconds=300), unsafe=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+    try:
+        assert until(lambda: len(descendants(process.pid)) == 4)
+        below = descendants(process.pid)
+        folders = {str(Path(f"/proc/{pid}/cwd").readlink()) for pid in below} - {"/"}
+        assert len(folders) == 1
+        (supervisor,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(process.pid if victim == "trainer" else int(supervisor), 9)
+        assert until(lambda: not any(alive(*one) for one in below.items()))
+        assert until(lambda: not any(Path(folder).exists() for folder in folders))
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.anywhere
 def test_a_supervisor_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_START", "raise SystemError('no\\nsuch thing')")
     with pytest.raises(UserError, match=r"^a program could not be confined: "):
         run_program("", LIMITS)
 
 
+@pytest.mark.anywhere
 @pytest.mark.parametrize(
     "changes",
     [
@@ -266,6 +292,7 @@ def test_limits_make_sense(changes: dict[str, float]) -> None:
         Limits(**changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.anywhere
 def test_no_worker_is_no_run() -> None:
     with pytest.raises(UserError, match="--workers is 0"):
         list(run_programs([""], LIMITS, 0))

@@ -58,6 +58,10 @@ HOSTILE = {
         Status.KILLED, "bytes of memory",
     ),
     "memory of no process": ("import os\nos.memfd_create('x')", Status.FAILED, "PermissionError"),
+    "memory in no process's tables": (
+        "import mmap\nx = mmap.mmap(-1, 64 << 20)\nx.madvise(mmap.MADV_DONTNEED)", Status.FAILED, "PermissionError",
+    ),
+    "memory of a device": ("open('/dev/zero', 'r+b')", Status.FAILED, "FileNotFoundError"),
     "endless output": ("while True: print('x' * 10000)", Status.KILLED, "16,777,216 bytes of output"),
     "10 GB of a file": ("f = open('x', 'wb')\nwhile True: f.write(bytes(1 << 20))", Status.FAILED, "File too large"),
     "10 GB of files": (
@@ -68,6 +72,14 @@ HOSTILE = {
     ),
     "killing all": ("import os\nos.kill(-1, 9)", Status.FAILED, "ProcessLookupError"),
     "killing the keeper": ("import os\nos.kill(1, 9)\nassert os.getppid() == 1", Status.PASSED, ""),
+    "stopping the keeper": (
+        "import os, time\nfor n in (15, 2, 17, 19, 40): os.kill(1, n)\ntime.sleep(0.3)", Status.PASSED, "",
+    ),
+    "a keeper without files": (
+        "import resource, time\nresource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0))\ntime.sleep(60)",
+        Status.CRASHED, "its keeper failed: ",
+    ),
+    "a signal without a name": ("import os\nos.kill(os.getpid(), 40)", Status.CRASHED, "ended by signal 40"),
     "killing its group": ("import os\nos.killpg(0, 9)", Status.CRASHED, "ended by SIGKILL"),
     "no way to stop it": (
         """

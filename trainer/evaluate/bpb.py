@@ -12,7 +12,7 @@ means is in docs/evaluating.md.
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from schemas.errors import UserError
 from trainer.checkpoints.restore import Restored, restore
 from trainer.data.dataset import Dataset
 from trainer.data.held_out import training
+from trainer.data.rows import Document
 from trainer.data.views import Mode
 from trainer.evaluate import yardsticks
 from trainer.evaluate.blocks import EMPTY, Block, batch_of, blocks_of, comp_blocks_of
@@ -37,6 +38,10 @@ PASS_IDS = {"cpu": 512, "cuda": 16_384}
 """Ids of a pass, if the context is not longer: a CPU is as fast with few, and short documents waste less."""
 
 
+MARKOV_BYTES = 1 << 28
+"""Of the training split, in stored order, that Markov models are counted on at most: some seconds."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BpbOptions:
     """Bits per byte on held-out documents.
@@ -48,10 +53,11 @@ class BpbOptions:
         views: raw and comp; default those that the model was trained on.
         context: ids a block; default the sequence that was trained on.
         stride: labels that count in a block after the first; default the context: blocks do not overlap.
-        documents: at most so many, in stored order.
+        documents: at most so many, as many different ones as there are before a second piece of any.
         by: one row for each group (by default a file's extension) or each source (input file).
         batch: documents kept at a time: what a kill may cost. No figure depends on it.
-        markov: orders of Markov models to put beside it; 0 to 2. None with --all-documents, which they are counted on.
+        markov: orders of Markov models to put beside it, 0 to 2, counted on 256 MiB of training text at most. None with
+            --all-documents, which they are counted on.
         out: folder of the result; default evaluations/ in the run's folder.
         afresh: forget an earlier call's documents.
         json: print JSON instead of tables.
@@ -232,8 +238,18 @@ def _markov(orders: Sequence[int], dataset: Dataset, val_fraction: float) -> dic
     """Models by order, counted on what is not held out of the dataset."""
     if not orders:
         return {}
-    train = [document.raw.tobytes() for document in training(dataset, val_fraction) if document.raw_bytes]
-    return {str(order): MarkovModel(order, train) for order in sorted(orders)}
+    most = MarkovModel(max(orders), _first(MARKOV_BYTES, training(dataset, val_fraction)))
+    return {str(order): most.lower(order) for order in sorted(orders)}
+
+
+def _first(size: int, documents: Iterator[Document]) -> Iterator[bytes]:
+    """Documents until they have so many bytes; no more is read."""
+    for document in documents:
+        if document.raw is not None and document.raw_bytes:
+            size -= document.raw_bytes
+            yield document.raw.tobytes()
+            if size <= 0:
+                return
 
 
 def _print(options: BpbOptions, figures: dict[str, Any], path: str) -> None:

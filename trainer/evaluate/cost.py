@@ -24,6 +24,7 @@ from torch import Tensor
 
 from schemas.digests import digest_of
 from schemas.errors import UserError
+from schemas.machine import processor
 from schemas.vocabulary import BOS, BYTE_OFFSET, COMP_OFFSET, COMP_OPEN, EOS, RAW_CLOSE
 from trainer.checkpoints.restore import Restored, restore
 from trainer.data.views import Mode
@@ -145,7 +146,8 @@ def evaluate(options: CostOptions) -> dict[str, Any]:
     placed = generators[min(generators)].model
     on_gpu = placed.embed_tokens.weight.is_cuda
     device = {
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu", "dtype": dtype_of(placed),
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu", "processor": processor(),
+        "torch": torch.__version__, "dtype": dtype_of(placed),
         "threads": None if on_gpu else torch.get_num_threads(),
     }  # fmt: skip
     prompts = digest_of({"texts": [text.key for text in texts]})

@@ -11,6 +11,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -43,8 +44,8 @@ def folder_of(run: str, out: str | None) -> Path:
 
 
 def model_digest(model: EvaByte) -> str:
-    """SHA-256 (hex) over the names, dtypes and bytes of all parameters; about 1 GB/s."""
-    digest = hashlib.sha256()
+    """SHA-256 (hex) over sizes, and the names, dtypes and bytes of all parameters; about 1 GB/s."""
+    digest = hashlib.sha256(repr(sorted(asdict(model.config).items())).encode())
     for name, parameter in model.named_parameters():
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
@@ -52,9 +53,12 @@ def model_digest(model: EvaByte) -> str:
 
 
 def identity_of(model: EvaByte) -> dict[str, str]:
-    """What of a model decides an item: its digest, the kind of its device, its dtype."""
+    """What of a model decides an item: its digest, the kind of its device, its dtype, the version of torch."""
     weight = model.embed_tokens.weight
-    return {"model": model_digest(model), "device": weight.device.type, "dtype": dtype_of(model)}
+    return {
+        "model": model_digest(model), "device": weight.device.type, "dtype": dtype_of(model),
+        "torch": torch.__version__,
+    }  # fmt: skip
 
 
 def dtype_of(model: EvaByte) -> str:

@@ -36,6 +36,12 @@ class MarkovModel:
                 cells = (_contexts(data, k) * 256 + data[k:])[place[k:] >= k]
                 self._counts[k] += np.bincount(cells, minlength=256 ** (k + 1)).reshape(-1, 256)
 
+    def lower(self, order: int) -> "MarkovModel":
+        """The model of a smaller order, of the same counts."""
+        found = MarkovModel(order, ())
+        found._counts = self._counts[: order + 1]
+        return found
+
     def bits(self, document: bytes) -> float:
         """Code length of a document in bits: the sum over its bytes of -log2 p."""
         data = np.frombuffer(document, np.uint8).astype(np.int64)

@@ -49,7 +49,7 @@ class TranslationOptions:
         run: folder of the run, or of a full export.
         data: dataset; default the run's first.
         all_documents: take all documents, not only held-out ones: for a dataset that was not trained on.
-        documents: at most so many, in stored order.
+        documents: at most so many, as many different ones as there are before a second piece of any.
         max_bytes: raw bytes of a document, from its start, at most; cut where both views can be.
         written: of so many the model writes the bytes, too; default all; 0: bytes are only told, which is much faster.
         seed: of the choice of the other document.

@@ -67,11 +67,13 @@ def evaluate(options: AllOptions) -> None:
         UserError: no run, or evaluations that could not be done, with the reason of each.
     """
     steps = [step for step in _steps(options) if not options.only or step.name in options.only]
-    mode = Mode(restore(options.run).config["mode"])
+    restored = restore(options.run)
+    mode, has_symbols = Mode(restored.config["mode"]), bool(restored.vocabulary.comp_symbols)
+    del restored
     failed = []
     for step in steps:
         sys.stdout.write(f"\n== {step.name} ==\n")
-        if (reason := _unfit(step.name, mode)) is not None:
+        if (reason := _unfit(step.name, mode, has_symbols)) is not None:
             sys.stdout.write(f"left out: {reason}\n")
             continue
         sys.stdout.flush()
@@ -85,11 +87,13 @@ def evaluate(options: AllOptions) -> None:
         raise UserError(f"{', '.join(failed)}: not done, for the reason above; the same command goes on with the rest")
 
 
-def _unfit(name: What, mode: Mode) -> str | None:
+def _unfit(name: What, mode: Mode, has_symbols: bool) -> str | None:
     if mode is Mode.COMP_ONLY and name != "bpb":
         return "a run of comp-only writes no bytes"
     if name == "translation" and not mode.mixes:
         return f"a run of {mode} knows one view"
+    if name == "translation" and not has_symbols:
+        return "a raw-only export has no symbols"
     return None
 
 

@@ -98,4 +98,7 @@ def _close(found: Any, expected: Any, tolerance: float) -> bool:
         )
     if not isinstance(expected, int | float | complex) or not isinstance(found, int | float | complex):
         return bool(found == expected)
-    return found == expected or abs(found - expected) <= tolerance + _RELATIVE * abs(expected)
+    if found == expected:
+        return True
+    distance = abs(found - expected)
+    return distance < math.inf and distance <= tolerance + _RELATIVE * abs(expected)

@@ -172,7 +172,7 @@ def _source(options: HumanevalOptions, generator: Generator) -> dict[str, Any]:
     identity = identity_of(generator.model)
     sampled = options.chosen_temperature > 0
     return {
-        **identity,
+        **identity, "start": list(generator.start),
         # of a GPU a batch decides between nearly equal bytes; what does not change a byte is left out
         "batch": None if identity["device"] == "cpu" else options.batch,
         "n": options.n, "temperature": options.chosen_temperature, "max_bytes": options.max_bytes,

@@ -73,13 +73,13 @@ def _forms(path: Path, family: Family, method: str, seed: int, tasks: dict[str, 
         raise UserError(f"{path}: lacks task {lacking[0]} and {len(lacking) - 1} others of --problems; see --limit")
     forms = []
     for task, problem in tasks.items():
-        nominal, made = problem, perturbed[task]
+        nominal, made = replace(problem, plus=None), perturbed[task]  # the records have no more tests than these
         partial = records[task].get("partial")
         if isinstance(partial, str):
             parts = _MARKER.split(partial)
             if len(parts) != 2:
                 raise UserError(f"{path}: task {task}: its partial prompt has no marker where it ends")
-            nominal = replace(problem, prompt=parts[0], canonical=parts[1])
+            nominal = replace(nominal, prompt=parts[0], canonical=parts[1])
             made = replace(made, prompt=_LEFT_OVER.sub("", made.prompt))
         forms.append(Form(family=family, method=method, number=seed, nominal=nominal, problem=made))
     return forms

@@ -3,7 +3,7 @@
     nominal   share of problems that pass unperturbed
     robust    share that pass in every perturbed form: the worst case
     drop      (nominal - robust) / nominal
-    relative  share of which some form has another outcome than the nominal prompt, either way
+    relative  share of which some form has another outcome than its nominal prompt, either way
     attack    share of those that pass unperturbed of which some form fails
 
 Intervals are of the middle 95 % when problems are drawn anew, all figures from the same draws; draws in which no
@@ -24,10 +24,27 @@ Bits = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Tally:
-    """One problem: whether it passes unperturbed, and in each form."""
+    """One problem: of each form whether its own nominal prompt passes, and whether it does.
 
-    nominal: bool
-    forms: tuple[bool, ...]
+    A method may have a nominal prompt of its own (syntax: a solution half written), so over several there are several.
+    """
+
+    forms: tuple[tuple[bool, bool], ...]
+
+    @property
+    def nominal(self) -> bool:
+        """Whether all nominal prompts pass."""
+        return all(nominal for nominal, _ in self.forms)
+
+    @property
+    def robust(self) -> bool:
+        """Whether all forms pass."""
+        return all(passed for _, passed in self.forms)
+
+    @property
+    def changed(self) -> bool:
+        """Whether some form has another outcome than its own nominal prompt."""
+        return any(nominal != passed for nominal, passed in self.forms)
 
 
 def figures(tallies: Sequence[Tally], seed: int = 0) -> dict[str, dict[str, float] | None]:
@@ -41,8 +58,8 @@ def figures(tallies: Sequence[Tally], seed: int = 0) -> dict[str, dict[str, floa
         By figure: value, low, high; None where nothing passes unperturbed.
     """
     nominal = np.array([one.nominal for one in tallies], np.float64)
-    robust = np.array([all(one.forms) for one in tallies], np.float64)
-    changed = np.array([any(form != one.nominal for form in one.forms) for one in tallies], np.float64)
+    robust = np.array([one.robust for one in tallies], np.float64)
+    changed = np.array([one.changed for one in tallies], np.float64)
     both = nominal * robust
     columns = np.stack([nominal, robust, changed, both])
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -97,7 +114,5 @@ def _group(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     by_task: dict[str, list[dict[str, Any]]] = {}
     for item in items:
         by_task.setdefault(item["task"], []).append(item)
-    tallies = [
-        Tally(all(one["nominal"] for one in found), tuple(one["passed"] for one in found)) for found in by_task.values()
-    ]
+    tallies = [Tally(tuple((one["nominal"], one["passed"]) for one in found)) for found in by_task.values()]
     return {**figures(tallies), "forms": len(items), "unchanged": sum(not item["changed"] for item in items)}

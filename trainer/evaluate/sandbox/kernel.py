@@ -21,8 +21,8 @@ READ_ONLY, NO_SUID, NO_DEVICES, NO_EXEC, REMOUNT, BIND, RECURSIVE, PRIVATE = (
 _DETACH = 2
 _SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_SECCOMP, _DROP_BOUNDING, _SUBREAPER, _NO_NEW_PRIVILEGES = 1, 4, 22, 24, 36, 38
 
-_ARCHITECTURES = {"x86_64": (0xC000_003E, 155, 41), "aarch64": (0xC000_00B7, 41, 198)}
-"""By machine: as seccomp names it (AUDIT_ARCH), the numbers of pivot_root and socket."""
+_ARCHITECTURES = {"x86_64": (0xC000_003E, 155, 41, 9), "aarch64": (0xC000_00B7, 41, 198, 222)}
+"""By machine: as seccomp names it (AUDIT_ARCH), the numbers of pivot_root, socket and mmap."""
 
 _FORBIDDEN = {
     # memory that belongs to no process, so that no limit counts it: System V, memfd_create and memfd_secret
@@ -40,6 +40,10 @@ _NEWER = [425, 426, 427, 428, 429, 430, 431, 432, 433, 442]
 
 _FAMILIES = (1, 2, 10)
 """Of sockets: UNIX and the internet's two. Others, as vsock to a virtual machine's host, know no network namespace."""
+
+_SHARED, _ANONYMOUS = 0x1, 0x20
+"""Flags of mmap. Memory that is both stays when no process has its pages in its own tables any more, so that the watch
+would not see it."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -123,8 +127,9 @@ def restrict_calls() -> None:
     machine = os.uname().machine
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no table of system calls for {machine}")
-    architecture, _, socket = _ARCHITECTURES[machine]
-    load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
+    architecture, _, socket, mmap = _ARCHITECTURES[machine]
+    load, equal, at_least, any_bit, end = 0x20, 0x15, 0x35, 0x45, 0x06
+    argument = [16 + 8 * number for number in range(6)]
     allow, deny, kill = 0x7FFF_0000, 0x0005_0000 | errno.EPERM, 0x8000_0000
     # (code, operand, where to if true, if false): names of places, or None for the next instruction
     steps: list[tuple[int, int, str | None, str | None]] = [
@@ -133,11 +138,16 @@ def restrict_calls() -> None:
         (load, 0, None, None),
         (at_least, 0x4000_0000, "deny", None),  # x86-64 calls in their 32-bit form have numbers of their own
         *((equal, number, "deny", None) for number in (*_FORBIDDEN[machine], *_NEWER)),
+        (equal, mmap, "mmap", None),
         (equal, socket, None, "allow"),
-        (load, 16, None, None),
+        (load, argument[0], None, None),
         *((equal, family, "allow", None) for family in _FAMILIES),
+        (at_least, 0, "deny", None),
+        (load, argument[3], None, None),  # mmap
+        (any_bit, _ANONYMOUS, None, "allow"),
+        (any_bit, _SHARED, None, "allow"),
     ]
-    places = {"deny": len(steps), "allow": len(steps) + 1, "kill": len(steps) + 2}
+    places = {"mmap": len(steps) - 3, "deny": len(steps), "allow": len(steps) + 1, "kill": len(steps) + 2}
     code = b"".join(
         struct.pack("<HBBI", code, *(0 if to is None else places[to] - at - 1 for to in (yes, no)), operand)
         for at, (code, operand, yes, no) in enumerate(steps)

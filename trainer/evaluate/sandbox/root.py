@@ -15,7 +15,8 @@ WORK = "/tmp"
 _LIBRARIES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _FILES = ("/etc/ld.so.cache", "/etc/localtime")
 """Where the loader finds libraries, and the zone."""
-_DEVICES = ("null", "zero", "full", "random", "urandom")
+_DEVICES = ("null", "full", "random", "urandom")
+"""Not zero: shared mappings of it are memory that no limit counts."""
 _BASES = ("/mnt", "/media", "/srv", "/opt", "/sys")
 """Directories of nearly every Linux system; the first one that holds nothing that is wanted is built on."""
 

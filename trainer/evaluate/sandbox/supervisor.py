@@ -6,7 +6,8 @@
 The supervisor reads a job, makes namespaces, keeps the time and takes in what the program writes. The keeper makes the
 new root, gives up its privileges, starts the program and counts processes and memory of the whole namespace every 20
 ms; when it ends, for whatever reason, the kernel kills all that is left in it. If the trainer ends, the supervisor's
-input does, and it kills the keeper; if the supervisor is killed, the keeper is with it.
+input does, and it kills the keeper; if the supervisor is killed, the keeper is with it. Without namespaces the keeper
+is told to end instead, and kills and deletes what it can find.
 
 Started for each program by `run.py`, as `python -I -S`: only the standard library's few modules are loaded.
 """
@@ -201,12 +202,17 @@ def _reported(report: bytes) -> dict[str, str] | None:
 
 def _keep(job: dict[str, Any], text: bytes, pipes: dict[str, int], supervisor: int, folder: str | None) -> NoReturn:
     """The keeper: never returns, and lets no exception out."""
+    started = False
     note: dict[str, str] = {"status": "crashed", "detail": "the keeper failed"}
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
+        # the first process of a namespace gets no signal from within that it neither handles nor waits for
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGCHLD} if folder is None else {signal.SIGCHLD, signal.SIGTERM}
+        )
         os.close(supervisor)
         processes = _confine(job) if folder is None else None
-        kernel.die_with_parent(signal.SIGKILL)
+        kernel.die_with_parent(signal.SIGKILL if folder is None else signal.SIGTERM)
         watch = select.poll()
         watch.register(pipes[_NOTE], select.POLLERR)
         if watch.poll(0):  # the supervisor went before that could be known
@@ -219,10 +225,18 @@ def _keep(job: dict[str, Any], text: bytes, pipes: dict[str, int], supervisor: i
         os.lseek(source, 0, os.SEEK_SET)
         if folder is None:
             kernel.restrict_calls()
-        note = _watch(job, _start(job, source, pipes, folder), processes)
+        program = _start(job, source, pipes, folder)
+        started = True
+        note = _watch(job, program, processes)
     except Exception as error:  # noqa: BLE001 - there is nobody above to raise to
-        note = {"refused": " ".join(str(error).split())}
+        reason = " ".join(str(error).split())
+        # what comes after the start may be the program's doing, and is no reason to run no other
+        note = {"status": "crashed", "detail": f"its keeper failed: {reason}"} if started else {"refused": reason}
     finally:
+        if folder is not None:
+            import shutil
+
+            shutil.rmtree(folder, ignore_errors=True)  # the supervisor may be gone
         with contextlib.suppress(OSError):
             os.write(pipes[_NOTE], json.dumps(note).encode())
         os._exit(0)
@@ -292,8 +306,9 @@ def _limits(job: dict[str, Any]) -> dict[int, int]:
 
 def _watch(job: dict[str, Any], program: int, processes: int | None) -> dict[str, str]:
     """Until the program ends or there is too much of it: how it ended, if it has not said so itself."""
+    waited = {signal.SIGCHLD} if processes is not None else {signal.SIGCHLD, signal.SIGTERM}
     while True:
-        found = signal.sigtimedwait({signal.SIGCHLD, signal.SIGTERM}, _WATCH_SECONDS)
+        found = signal.sigtimedwait(waited, _WATCH_SECONDS)
         if found is not None and found.si_signo == signal.SIGTERM:
             _end_all(program)
             return {"status": "timeout", "detail": "stopped"}
@@ -320,8 +335,15 @@ def _ended(job: dict[str, Any], status: int, seconds: float) -> dict[str, str]:
     if -code == signal.SIGXCPU or (-code == signal.SIGKILL and seconds >= job["cpu_seconds"] / 2):
         return {"status": "timeout", "detail": f"{job['cpu_seconds']} s of processor time"}
     if code < 0:
-        return {"status": "crashed", "detail": f"ended by {signal.Signals(-code).name}"}
+        return {"status": "crashed", "detail": f"ended by {_signal_name(-code)}"}
     return {"status": "crashed", "detail": f"exit status {code} before its tests were through"}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # of those for applications only the first and the last have a name
+        return f"signal {number}"
 
 
 def _too_much(job: dict[str, Any], processes: int) -> str | None:
