@@ -22,7 +22,7 @@ PROXY_OPTIONS = $(call opt,PROXY,proxy) $(call opt,CODER,coder) $(call opt,BITS,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install preprocess verify manifest summary sql inspect measure demo train generate evaluate study report export plan compressor check lint types test test-slow bench format clean
+.PHONY: help install preprocess verify manifest summary sql inspect measure demo train generate evaluate study report export plan compressor check lint types test test-slow docs bench format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,8 +57,7 @@ sql: $(STAMP)  ## DuckDB over a dataset: DATA=... [Q='select ...']
 	@$(PY) -m pipelines sql $(call opt,DATA,data) $(call opt,Q,query) $(ARGS)
 
 measure: $(STAMP)  ## which proxy will work on a corpus: stability and fuzziness of all, as a page: CORPUS=... OUT=folder
-	@$(PY) -m pipelines measure stability $(call opt,CORPUS,corpus) $(PROXY_OPTIONS) --out $(call quote,$(or $(OUT),data/measure)) $(ARGS)
-	@$(PY) -m pipelines measure fuzziness $(call opt,CORPUS,corpus) $(PROXY_OPTIONS) --out $(call quote,$(or $(OUT),data/measure))
+	@$(PY) -m pipelines measure both $(call opt,CORPUS,corpus) $(PROXY_OPTIONS) --out $(call quote,$(or $(OUT),data/measure)) $(ARGS)
 
 # The whole way at toy size. Each line is a command of its own; what they write lies in data/demo and runs/demo.
 # Documents of 512 bytes and 4 sequences of 512 ids: a step of so few ids needs them from many documents, since a long

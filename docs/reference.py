@@ -36,6 +36,7 @@ _MAKE = {
     "verify": "make verify DATA=…",
     "manifest": "make manifest DATA=…",
     "inspect": "make inspect DATA=…",
+    "both": "make measure CORPUS=… OUT=…",
     "stability": "make measure CORPUS=… OUT=…",
     "fuzziness": "make measure CORPUS=… OUT=…",
     "report": "make report DATA=… RUN='a b' STUDY=… OUT=…",

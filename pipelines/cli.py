@@ -12,6 +12,7 @@ COMMANDS = {
     "verify": Command("pipelines.verify", "VerifyOptions", "run", "check every byte of a dataset"),
     "manifest": Command("pipelines.manifest", "ManifestOptions", "run", "make a dataset's manifest anew"),
     "inspect": Command("pipelines.inspect", "InspectOptions", "inspect", "show a document cut at its symbols"),
+    "measure both": Command("pipelines.measure.both", "BothOptions", "run", "which proxy will work: the two below"),
     "measure stability": Command(
         "pipelines.measure.stability", "StabilityOptions", "run", "how much symbols change when text is edited"
     ),

@@ -11,6 +11,9 @@ VERSION = 1
 
 Measure = Literal["stability", "fuzziness"]
 
+_FORM = {"corpus": str, "variants": list, "left_out": dict}
+"""What both have."""
+
 
 class Interval(TypedDict):
     """A figure over documents and its 95 % confidence interval."""
@@ -165,7 +168,11 @@ def read(folder: Path, measure: Measure) -> Any:
     path = folder / f"{measure}.json"
     try:
         result = json.loads(path.read_text())
-        known = result["measure"] == measure and result["version"] == VERSION
+        known = (
+            result["measure"] == measure
+            and result["version"] == VERSION
+            and all(isinstance(result[key], kind) for key, kind in _FORM.items())
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):

@@ -2,8 +2,8 @@
 
 A drawing is 400 units wide, about the pixels that a phone has, so that its text can be read there; on a wide screen two
 stand side by side. Colours are classes (`c0`...`c7`) whose values the style sheet gives for light and dark pages.
-Pointing at a place shows its values by `<title>`, without a script; every figure has its values in a table beside it,
-too, for those who cannot point.
+Pointing at a place shows its values by `<title>`, without a script. For those who cannot point, what matters of a figure
+is in a table beside it, too.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,11 @@ svg.chart .whisker { stroke: var(--c); stroke-width: 1.6; fill: none; }
 svg.chart .bar { fill: var(--c); } svg.chart .band { fill: var(--ink); fill-opacity: .06; }
 svg.chart .mark { stroke: var(--bad); stroke-width: 1.2; }
 svg.chart .yard { stroke: var(--soft); stroke-width: 1.4; stroke-dasharray: 2 2; }
-svg.chart .at { fill: transparent; } svg.chart .at:hover { fill: var(--ink); fill-opacity: .1; }
+svg.chart .yard.own { stroke: var(--c); } svg.chart .at { fill: transparent; } svg.chart .at:hover { fill: var(--ink); fill-opacity: .1; }
 """
+
+_LONGEST, _HEAD = 23, 9
+"""Characters of a row's name that fit, and of its beginning where it does not: names differ at their ends most."""
 
 _LEFT_OF_TEXT = 6.6
 """Units a character of a tick's label takes, widest case."""
@@ -209,7 +212,7 @@ class Mark:
         value: where it lies; low and high: its interval, None without one.
         label: for the text that pointing shows.
         colour: number of its class.
-        yardstick: drawn as an upright line, for what others are compared with.
+        yardstick: drawn as an upright line, for what others are compared with; grey where its colour is the last one.
     """
 
     value: float
@@ -236,13 +239,14 @@ def intervals(title: str, unit: str, rows: Sequence[tuple[str, Sequence[Mark]]],
     for row, marks in rows:
         dots = [mark for mark in marks if not mark.yardstick]
         tall = 14.0 * max(1, len(dots)) + 8
-        shown = row if len(row) <= 23 else f"{row[:22]}…"
+        shown = row if len(row) <= _LONGEST else f"{row[:_HEAD]}…{row[len(row) - _LONGEST + _HEAD + 1 :]}"
         whole = f"<title>{plain(row)}</title>" if shown != row else ""
         parts.append(f'<text class="strong" x="2" y="{_n(at + tall / 2 + 4)}">{plain(shown)}{whole}</text>')
         for mark in marks:
             if mark.yardstick:
                 place = left + x.place(mark.value)
-                parts.append(f'<path class="yard" d="M{_n(place)} {_n(at + 1)}v{_n(tall - 2)}">{_said(mark)}</path>')
+                kind = "yard" if mark.colour == COLOURS - 1 else f"yard own c{mark.colour % COLOURS}"
+                parts.append(f'<path class="{kind}" d="M{_n(place)} {_n(at + 1)}v{_n(tall - 2)}">{_said(mark)}</path>')
         for number, mark in enumerate(dots):
             parts.append(_dot(mark, left, x, at + 4 + 14 * number + 7))
         at += tall

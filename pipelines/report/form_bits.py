@@ -10,6 +10,12 @@ from pipelines.report.markup import figure, name, table
 from pipelines.report.runs import number
 
 
+_CAPTION = (
+    "All documents: models (coloured, with intervals; comp: of comp views, which is no code length of the text where the "
+    "proxy is lossy) and yardsticks (grey; “one stream” may look at all documents before, which no model here does)."
+)
+
+
 def bits(found: Found) -> str | None:
     """Bits per byte of all runs against yardsticks on the same documents, then by group."""
     overall: list[tuple[str, list[Mark]]] = []
@@ -21,9 +27,9 @@ def bits(found: Found) -> str | None:
         whole, groups = object_in(one.figures, "all"), one.figures.get("groups")
         if not whole:
             return None
-        for view, form in (("raw", ""), ("comp", ", comp view")):
+        for view, form in (("raw", ""), ("comp", "comp: ")):
             if (triple := generic.interval(whole.get(view))) is not None:
-                overall.append((f"{label}{form}", [marked(f"{label}{form}", at, triple)]))
+                overall.append((f"{form}{label}", [marked(f"{form}{label}", at, triple)]))
         for row in [*rows_in(groups), whole]:
             group = str(row.get("group", ""))
             if row is not whole and (triple := generic.interval(row.get("raw"))) is not None:
@@ -43,7 +49,7 @@ def bits(found: Found) -> str | None:
     names = list(dict.fromkeys(yard for _, _, one in found for yard in _yardsticks(object_in(one.figures, "all"))))
     ranked = sorted([*overall, *yards.items()], key=lambda row: row[1][0].value)
     drawn = charts.intervals("Bits per byte of all documents", "bits per raw byte", ranked)
-    parts = [figure(drawn, "All documents: models (coloured, with intervals) and yardsticks (grey).")]
+    parts = [figure(drawn, _CAPTION)]
     if len(by_group) > 1:
         svg = charts.intervals("Bits per byte of raw views by group", "bits per byte", list(by_group.items()))
         parts.append(figure(svg, "Raw views by group."))

@@ -63,19 +63,26 @@ def _gates(plan: Mapping[str, Any], by_scale: Mapping[str, _ByArm]) -> str:
     return figure(
         svg,
         "Does the model read the comp view: bits per byte of raw bytes after their own comp view less those after "
-        "another document's. Arms right of the dashed line are not aligned: what they differ by is not transfer.",
+        "another document's. An arm is aligned if it is left of the dashed line at every seed, its interval below 0; what "
+        "others differ by is not transfer.",
     )
 
 
 def _bits(plan: Mapping[str, Any], by_scale: Mapping[str, _ByArm]) -> str:
-    sized = {str(arm.get("name")) for arm in rows_in(plan.get("arms")) if arm.get("of") is not None}
-    rows = [row for row in _rows(by_scale, "raw_bits_per_byte") if row[0] not in sized]
+    # a starved arm is past its best at its end: beside the others it would look like something that it is not
+    others = {
+        str(arm.get("name"))
+        for arm in rows_in(plan.get("arms"))
+        if arm.get("of") is not None or arm.get("raw_text_bytes") is not None
+    }
+    rows = [row for row in _rows(by_scale, "raw_bits_per_byte") if row[0] not in others]
     if not rows:
         return ""
     svg = charts.intervals("Raw bits per byte by arm", "bits per byte", rows)
     return figure(
         svg,
-        "Raw bits per byte of held-out documents, arms of all ids: mean and range over seeds; others: see tables.",
+        "Raw bits per byte of held-out documents, arms of all ids and all raw text: mean and range over the seeds that "
+        "are done. A model of symbols alone has no such figure; it and other arms are in the tables.",
     )
 
 
@@ -122,14 +129,16 @@ def _training(plan: Mapping[str, Any], by_arm: _ByArm) -> str:
 
 def _curve(arm: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[Curve]:
     """Mean over seeds, where all have a point; nothing, if there is none."""
-    seeds = [[point for point in rows_in(run.get("curve")) if _point(point) is not None] for run in runs]
-    places = [list(points) for points in zip(*seeds, strict=False)] if all(seeds) else []
+    by_ids: dict[float, list[float]] = defaultdict(list)
+    for run in runs:
+        for point in rows_in(run.get("curve")):
+            if (pair := _point(point)) is not None:
+                by_ids[pair[0]].append(pair[1])
     points, spread = [], []
-    for some in places:
-        pairs = [pair for point in some if (pair := _point(point)) is not None]
-        at, values = statistics.fmean(ids for ids, _ in pairs) / 1e6, [bits for _, bits in pairs]
-        points.append((at, statistics.fmean(values)))
-        spread.append((at, min(values), max(values)))
+    for ids, values in sorted(by_ids.items()):
+        if len(values) == len(runs):
+            points.append((ids / 1e6, statistics.fmean(values)))
+            spread.append((ids / 1e6, min(values), max(values)))
     if points:
         yield Curve(label=arm, points=points, spread=spread if len(runs) > 1 else ())
 

@@ -6,7 +6,7 @@ from pipelines.dataset import Dataset
 from pipelines.report import generic
 from pipelines.report.at_hand import own_label
 from pipelines.report.markup import name, plain, sized
-from pipelines.report.runs import Run, number
+from pipelines.report.runs import Evaluation, Run, number
 from pipelines.report.training import letter
 
 MOST_RUNS = 6
@@ -30,29 +30,37 @@ def glance(data: Dataset | None, runs: Sequence[Run]) -> str:
 
 
 def _of_run(run: Run) -> list[tuple[str, str]]:
-    """Value and HTML words: bits per byte on held-out documents, pass@1."""
+    """Value and HTML words: bits per byte on held-out documents, the gate, pass@1."""
     found = []
-    told = [one for one in run.evaluations if one.name == "bpb"]
-    bits = max(told, key=lambda one: number(one.figures.get("documents")) or 0, default=None)
+    bits = _largest(run, "bpb", "documents")
     value = number(bits.figures.get("bits_per_byte")) if bits is not None else None
     if value is not None and bits is not None:
         view = "" if bits.figures.get("view") == "raw" else " (comp view)"
         found.append((f"{value:.3f}", f"bits per byte{view}"))
     elif (value := run.last("validation_bits_per_byte")) is not None:
         found.append((f"{value:.3f}", "bits per held-out byte at the end of training"))
-    gate = _first(run, "translation", "all", "gate")
+    gate = _figure(_largest(run, "translation", "documents"), "all", "gate")
     if gate is not None:
         found.append((f"{gate:+.3f}", "bits a byte, own less another&#x27;s comp view"))
-    passed = _first(run, "humaneval", "base", "pass@1")
+    programs = _largest(run, "humaneval", "problems")
+    passed, problems = _figure(programs, "base", "pass@1"), programs and number(programs.figures.get("problems"))
     if passed is not None:
-        found.append((f"{passed:.1%}", "pass@1"))
+        found.append((f"{passed:.1%}", "pass@1" if problems is None else f"pass@1 of {problems:,.0f} problems"))
     return found
 
 
-def _first(run: Run, evaluation: str, part: str, key: str) -> float | None:
-    """The figure of the first evaluation of this name that has it."""
-    for one in run.evaluations:
-        figures = one.figures.get(part) if one.name == evaluation else None
-        if isinstance(figures, dict) and (triple := generic.interval(figures.get(key))) is not None:
-            return triple[0]
-    return None
+def _largest(run: Run, evaluation: str, size: str) -> Evaluation | None:
+    """The result on the most documents or problems; none where results are of several models.
+
+    After more training the earlier checkpoint's results are still there, and nothing says which is the newer one.
+    """
+    found = [one for one in run.evaluations if one.name == evaluation]
+    if len({str(one.configuration.get("model")) for one in found}) > 1:
+        return None
+    return max(found, key=lambda one: number(one.figures.get(size)) or 0, default=None)
+
+
+def _figure(one: Evaluation | None, part: str, key: str) -> float | None:
+    figures = one.figures.get(part) if one is not None else None
+    triple = generic.interval(figures.get(key)) if isinstance(figures, dict) else None
+    return None if triple is None else triple[0]

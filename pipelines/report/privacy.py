@@ -9,8 +9,12 @@ from typing import Any
 
 from schemas.secrets import HIDDEN, redacted
 
-_PATH = re.compile(r"(?<![\w.:/~-])(?:~[\w-]*)?/(?:[^\s/'\":;,()<>|]+/)+[^\s/'\":;,()<>|]*")
-"""An absolute path of two parts or more, which is no part of a URL."""
+_PART = r"[^\s/'\":;,()<>|]"
+_PATH = re.compile(rf"(?:(?<=file://)|(?<![\w./~-]))(?:~[\w-]*)?/(?!/)(?:{_PART}+/)+{_PART}*")
+"""An absolute path of two parts or more, which is no part of a URL but of one of this machine."""
+
+_WHOLE = re.compile(r"(?:file://)?(?:~[\w-]*)?/(?!/)[^\n:;,()<>|'\"]*")
+"""A text that is a path and nothing else: there may be blanks in it."""
 
 
 def shown(text: str, given: Collection[str]) -> str:
@@ -22,7 +26,10 @@ def shown(text: str, given: Collection[str]) -> str:
             return path
         return f"…/{path.rstrip('/').rpartition('/')[2]}"
 
-    return _PATH.sub(short, redacted(text))
+    text = redacted(text)
+    if (whole := _WHOLE.fullmatch(text)) is not None and text.count("/") > 1:
+        return short(whole)
+    return _PATH.sub(short, text)
 
 
 def cleaned(value: Any, given: Collection[str]) -> Any:

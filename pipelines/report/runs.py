@@ -26,6 +26,9 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations"
 
+MOST_DEPTH = 100
+"""Of what is shown."""
+
 Object = dict[str, Any]
 
 
@@ -180,7 +183,15 @@ def as_object(data: bytes, place: str) -> Object:
         raise UserError(f"{redacted(place)}: not JSON ({error}); delete it or make it anew") from None
     if not isinstance(found, dict):
         raise UserError(f"{redacted(place)}: not a JSON object; delete it or make it anew")
+    if _is_deeper(found, MOST_DEPTH):
+        raise UserError(f"{redacted(place)}: nested more than {MOST_DEPTH} deep, so no result of ours; delete it")
     return found
+
+
+def _is_deeper(value: object, depth: int) -> bool:
+    """Whether objects and lists are within each other more than so many times."""
+    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return bool(inside) and (depth == 0 or any(_is_deeper(one, depth - 1) for one in inside))
 
 
 def _lines(data: bytes) -> tuple[list[Object], int]:

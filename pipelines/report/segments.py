@@ -122,10 +122,14 @@ _KEY = ((1, "1"), (2, "2"), (3, "3 to 4"), (4, "5 and more"))
 
 @dataclass(frozen=True)
 class View:
-    """A document under one proxy: `ids` and `spans` as of `Row`; `own` if it is as the dataset has it."""
+    """A document under one proxy: `ids` and `spans` as of `Row`; `own` if it is as the dataset has it.
+
+    `raw` are the bytes that the symbols are of, `whole` is the document's length: others than the own are encoded in part.
+    """
 
     proxy: AtHand
     raw: bytes
+    whole: int
     ids: U32 | None
     spans: U16 | None
     own: bool
@@ -134,12 +138,12 @@ class View:
 def view_of(one: AtHand, row: Row, *, own: bool) -> View:
     """A document as it is stored, or encoded now."""
     if own and row.ids is not None:
-        return View(one, row.raw, row.ids, row.spans, True)
+        return View(one, row.raw, len(row.raw), row.ids, row.spans, True)
     assert one.proxy is not None
     raw = row.raw[:ENCODED_BYTES]
     encoded = one.proxy.encode(raw)
     ids, spans = (None, None) if encoded is None else (encoded.ids, encoded.spans)
-    return View(one, raw, ids, spans, own)
+    return View(one, raw, len(row.raw), ids, spans, own)
 
 
 def _stack(views: Sequence[View]) -> str:
@@ -183,14 +187,15 @@ def _view(key: str, view: View, counts: Counter[int], read: int, limit: int) -> 
     raw, ids = view.raw, view.ids
     count = len(raw) if ids is None else len(ids)
     whose = "; this dataset" if view.own else ""
-    ratio = f"{count:,} symbols, {len(raw) / max(1, count):.2f} bytes each"
+    part = f" of its first {len(raw):,} bytes" if len(raw) < view.whole else ""
+    ratio = f"{count:,} symbols{part}, {len(raw) / max(1, count):.2f} bytes each"
     legend = f"<legend><b>{name(view.proxy.label)}</b>{whose}: {ratio}</legend>"
     if ids is None:
         body = f'<div class="text ids">{plain_text(raw[:limit])}</div>'
     elif view.spans is None:
         body = _ids_only(ids)
     else:
-        body = _symbols(key, view.proxy.proxy, raw, ids, view.spans, counts if view.own else None, read, limit)
+        body = _symbols(key, view, ids, view.spans, counts if view.own else None, read, limit)
     return f'<fieldset class="cut">{legend}{body}</fieldset>'
 
 
@@ -211,11 +216,11 @@ def _ids_only(ids: U32) -> str:
 
 
 def _symbols(
-    key: str, proxy: Proxy | None, raw: bytes, ids: U32, spans: U16, counts: Counter[int] | None, read: int, limit: int
+    key: str, view: View, ids: U32, spans: U16, counts: Counter[int] | None, read: int, limit: int
 ) -> str:
-    document = {"raw": raw, "comp": ids, "spans": spans}
+    document = {"raw": view.raw, "comp": ids, "spans": spans}
     listed = list(inspect.symbols(document, limit))
-    kept = _kept(proxy, ids[: len(listed)])
+    kept = _kept(view.proxy.proxy, ids[: len(listed)])
     labels = []
     for place, symbol in enumerate(listed):
         whole = symbol.data if kept is None else kept[place]
@@ -229,7 +234,7 @@ def _symbols(
             f'<label><input type="radio" name="{key}"><span class="{kind}">{shown}</span><em>{about}</em></label>'
         )
     end = listed[-1].at + len(listed[-1].data) if listed else 0
-    more = f'<span class="soft">… {len(raw) - end:,} bytes more</span>' if end < len(raw) else ""
+    more = f'<span class="soft">… {view.whole - end:,} bytes more</span>' if end < view.whole else ""
     hint = '<p class="hint">Point at, tap, or walk through the symbols.</p>'
     return f'<div class="text">{"".join(labels)}{more}{hint}</div>'
 

@@ -25,7 +25,7 @@ MOST_ROWS = 12
 
 MOST_REJECTS = 20
 
-_RATIO_STEP = 0.1
+_RATIO_STEP, _MOST_BARS, _MOST_LABELS = 0.1, 60, 8
 _LONGEST = 16
 """Bytes of a symbol that have a bar of their own."""
 
@@ -136,11 +136,13 @@ def _ratios(found: Sequence[tuple[int, int]]) -> str:
             break
     beyond = total - passed
     columns = []
-    for at in range(first, last + 1):
-        low = at * _RATIO_STEP
-        share = counts.get(at, 0) / total
-        label = f"{low:g}" if abs(low - round(low * 2) / 2) < 1e-9 else ""
-        columns.append((label, share, f"{low:.1f} to {low + _RATIO_STEP:.1f}: {counts.get(at, 0):,} documents"))
+    together = -(-(last + 1 - first) // _MOST_BARS)  # steps of a bar
+    every = -(-(last + 1 - first) // (together * _MOST_LABELS))  # bars of a label
+    for number, at in enumerate(range(first, last + 1, together)):
+        low, high = at * _RATIO_STEP, (at + together) * _RATIO_STEP
+        count = sum(counts.get(step, 0) for step in range(at, min(at + together, last + 1)))
+        label = "" if number % every else f"{low:.1f}"
+        columns.append((label, count / total, f"{low:.1f} to {high:.1f}: {count:,} documents"))
     if beyond:
         columns.append(("more", beyond / total, f"above {(last + 1) * _RATIO_STEP:.1f}: {beyond:,} documents"))
     svg = charts.bars("Documents by bytes a symbol", "bytes a symbol", "share of documents", columns)

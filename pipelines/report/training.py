@@ -18,6 +18,9 @@ from pipelines.report.scales import quantile
 POINTS = 80
 """Of a curve, at most: on a phone's width more cannot be seen."""
 
+MARKS = 400
+"""Spikes that are drawn."""
+
 LISTED = 20
 """Steps of a run in the table of values."""
 
@@ -147,7 +150,7 @@ def _median(values: Sequence[float], weights: Sequence[float]) -> float:
 
 
 def _loss(runs: Sequence[Run], key: str, title: str, caption: str) -> str:
-    lines, steady = [], []
+    lines, steady, always = [], [], []
     for at, run in enumerate(runs):
         points, spread = _pooled(run, key, _mean, _VIEW_BYTES[key])
         if not points:
@@ -162,11 +165,13 @@ def _loss(runs: Sequence[Run], key: str, title: str, caption: str) -> str:
         if held_out:
             places = _thinned(held_out, POINTS)
             lines.append(Curve(label=f"{_label(run, mark)}, held out", points=places, colour=at, form="dots"))
-            steady += [value for _, value in held_out]
+            always += [value for place, value in places if place >= start]
     if not lines:
         return ""
     values = sorted(steady or [value for line in lines for _, value in line.points])
-    kept = [value for value in values if value <= quantile(values, 0.97) * 1.02]
+    kept = [value for value in values if value <= quantile(values, 0.97) * 1.02] + always
+    most = max(value for line in lines for _, value in line.points)
+    cut = f" The axis is cut: the greatest value is {most:.3g}." if most > max(kept) else ""
     axes = Axes(
         title=f"{title}: bits per byte by step",
         x="step",
@@ -174,7 +179,7 @@ def _loss(runs: Sequence[Run], key: str, title: str, caption: str) -> str:
         y_values=kept,
         bands=_phases(runs),
     )
-    return figure(charts.curves(axes, lines), f"{title}: {caption}")
+    return figure(charts.curves(axes, lines), f"{title}: {caption}{cut}")
 
 
 def _phases(runs: Sequence[Run]) -> list[tuple[float, float, str]]:
@@ -210,9 +215,10 @@ def _norm(runs: Sequence[Run]) -> str:
     ]
     axes = Axes(
         title="Gradient norm by step", x="step", y="gradient norm before clipping", y_log=True, height=190,
-        marks=spikes[:400],
+        marks=spikes[:MARKS],
     )  # fmt: skip
-    many = f"{len(spikes):,} spikes are marked below." if spikes else "No step was a spike."
+    first = f", the first {MARKS}" if len(spikes) > MARKS else ""
+    many = f"{len(spikes):,} spikes{first} are marked below." if spikes else "No step was a spike."
     return figure(
         charts.curves(axes, lines), f"Gradient norm: median of the steps of each point, and their range. {many}"
     )

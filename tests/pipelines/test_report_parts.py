@@ -139,6 +139,11 @@ def test_rows_with_intervals_are_drawn() -> None:
         ("a/b and 1/2 of it", "a/b and 1/2 of it"),
         ("cannot read /tmp/a/b/c.npz (no file)", "cannot read …/c.npz (no file)"),
         ("~/text/mine", "…/mine"),
+        ("file:///home/me/text/mine", "…/mine"),
+        ("corpus file:///home/me/text/mine is gone", "corpus file://…/mine is gone"),
+        ("neural:/home/me/secret/comp", "neural:…/comp"),
+        ("/home/me too/texts of mine/all", "…/all"),
+        ("/given/run/texts of mine/all", "/given/run/texts of mine/all"),
         ("https://user:pass-word@host/x", "https://***@host/x"),
     ],
 )
