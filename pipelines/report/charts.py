@@ -1,9 +1,10 @@
 """Figures as inline SVG, drawn by hand: the same values give the same bytes, and a page needs no library for them.
 
 A drawing is 400 units wide, about the pixels that a phone has, so that its text can be read there; on a wide screen two
-stand side by side. Colours are classes (`c0`...`c7`) whose values the style sheet gives for light and dark pages.
-Pointing at a place shows its values by `<title>`, without a script. For those who cannot point, what matters of a figure
-is in a table beside it, too.
+stand side by side. Colours are classes (`c0`...`c6`, grey `c7`) whose values the style sheet gives for light and dark
+pages.
+Pointing at a place shows its values by `<title>`, without a script. For those who cannot point, what matters of a
+figure is in a table beside it, too.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,12 @@ from pipelines.report.markup import plain
 from pipelines.report.scales import Scale, scale_over, short
 
 WIDTH = 400
-COLOURS = 8
+COLOURS = 7
+"""Of series; more begin anew."""
+
+GREY = -1
+"""Colour of what series are compared with."""
+
 HOVER_COLUMNS = 60
 """Places of a line chart that show their values; more cannot be told apart by pointing."""
 
@@ -37,7 +43,8 @@ svg.chart .whisker { stroke: var(--c); stroke-width: 1.6; fill: none; }
 svg.chart .bar { fill: var(--c); } svg.chart .band { fill: var(--ink); fill-opacity: .06; }
 svg.chart .mark { stroke: var(--bad); stroke-width: 1.2; }
 svg.chart .yard { stroke: var(--soft); stroke-width: 1.4; stroke-dasharray: 2 2; }
-svg.chart .yard.own { stroke: var(--c); } svg.chart .at { fill: transparent; } svg.chart .at:hover { fill: var(--ink); fill-opacity: .1; }
+svg.chart .yard.own { stroke: var(--c); }
+svg.chart .at { fill: transparent; } svg.chart .at:hover { fill: var(--ink); fill-opacity: .1; }
 """
 
 _LONGEST, _HEAD = 23, 9
@@ -126,6 +133,10 @@ def curves(axes: Axes, lines: Sequence[Curve]) -> str:
     return _svg(axes.title, axes.height, inside + "".join(outside))
 
 
+def _class(colour: int) -> str:
+    return f"c{COLOURS if colour == GREY else colour % COLOURS}"
+
+
 def _grid(x: Scale, y: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> str:
     across = "".join(f"M0 {_n(y.length - y.place(tick))}h{_n(x.length)}" for tick in y_ticks)
     along = "".join(f"M{_n(x.place(tick))} {_n(y.length)}v-4" for tick in x_ticks)
@@ -158,7 +169,7 @@ def _curve(line: Curve, x: Scale, y: Scale) -> str:
         parts.append(f'<path class="line{dashed} d="M{"L".join(places)}"/>')
     if line.form == "dots" or len(places) == 1:
         parts += [f'<circle class="dot" cx="{p.split()[0]}" cy="{p.split()[1]}" r="3.4"/>' for p in places]
-    return f'<g class="c{line.colour % COLOURS}">{"".join(parts)}</g>'
+    return f'<g class="{_class(line.colour)}">{"".join(parts)}</g>'
 
 
 def _letters(lines: Sequence[Curve], x: Scale, y: Scale, left: float, top: float, height: float) -> list[str]:
@@ -166,6 +177,8 @@ def _letters(lines: Sequence[Curve], x: Scale, y: Scale, left: float, top: float
     ends = sorted(
         (height - y.place(line.points[-1][1]), n) for n, line in enumerate(lines) if line.letter and line.points
     )
+    if 11 * len(ends) > height:  # more than there is room for: pointing tells
+        return []
     places, last = [], -100.0
     for wanted, _ in ends:
         last = max(wanted, last + 11)
@@ -178,7 +191,7 @@ def _letters(lines: Sequence[Curve], x: Scale, y: Scale, left: float, top: float
     for (_, number), down in zip(ends, places, strict=True):
         end = x.place(lines[number].points[-1][0])
         parts.append(
-            f'<text class="letter c{lines[number].colour % COLOURS}" x="{_n(left + end + 4)}" '
+            f'<text class="letter {_class(lines[number].colour)}" x="{_n(left + end + 4)}" '
             f'y="{_n(top + down + 4)}">{plain(lines[number].letter)}</text>'
         )
     return parts
@@ -212,7 +225,7 @@ class Mark:
         value: where it lies; low and high: its interval, None without one.
         label: for the text that pointing shows.
         colour: number of its class.
-        yardstick: drawn as an upright line, for what others are compared with; grey where its colour is the last one.
+        yardstick: drawn as an upright line, for what others are compared with.
     """
 
     value: float
@@ -245,7 +258,7 @@ def intervals(title: str, unit: str, rows: Sequence[tuple[str, Sequence[Mark]]],
         for mark in marks:
             if mark.yardstick:
                 place = left + x.place(mark.value)
-                kind = "yard" if mark.colour == COLOURS - 1 else f"yard own c{mark.colour % COLOURS}"
+                kind = "yard" if mark.colour == GREY else f"yard own {_class(mark.colour)}"
                 parts.append(f'<path class="{kind}" d="M{_n(place)} {_n(at + 1)}v{_n(tall - 2)}">{_said(mark)}</path>')
         for number, mark in enumerate(dots):
             parts.append(_dot(mark, left, x, at + 4 + 14 * number + 7))
@@ -266,7 +279,7 @@ def _dot(mark: Mark, left: float, x: Scale, at: float) -> str:
         low, high = left + x.place(mark.low), left + x.place(mark.high)
         whisker = f'<path class="whisker" d="M{_n(low)} {_n(at - 3)}v6m0 -3H{_n(high)}m0 -3v6"/>'
     dot = f'<circle class="dot" cx="{_n(place)}" cy="{_n(at)}" r="4"/>'
-    return f'<g class="c{mark.colour % COLOURS}">{whisker}{dot}{_said(mark)}</g>'
+    return f'<g class="{_class(mark.colour)}">{whisker}{dot}{_said(mark)}</g>'
 
 
 def _said(mark: Mark) -> str:
@@ -309,7 +322,7 @@ def bars(title: str, x_name: str, y_name: str, columns: Sequence[tuple[str, floa
     middle = f'x="{_n((left + WIDTH) / 2)}" y="{top + height + 30}" text-anchor="middle"'
     parts.append(f"<text {middle}>{plain(x_name)}</text>")
     parts.append(f'<text class="strong" x="2" y="11">{plain(y_name)}</text>')
-    return _svg(title, top + height + 34, f'<g class="c{colour % COLOURS}">{"".join(parts)}</g>')
+    return _svg(title, top + height + 34, f'<g class="{_class(colour)}">{"".join(parts)}</g>')
 
 
 def legend(entries: Sequence[tuple[str, str, int, Literal["line", "dashed", "dots", "yard"]]]) -> str:
@@ -319,7 +332,7 @@ def legend(entries: Sequence[tuple[str, str, int, Literal["line", "dashed", "dot
         kind = "yard" if form == "yard" else ("line" if form == "line" else "line second")
         dot = '<circle class="dot" cx="13" cy="6" r="3.4"/>' if form == "dots" else ""
         swatch = (
-            f'<svg class="chart swatch c{colour % COLOURS}" viewBox="0 0 26 12" aria-hidden="true">'
+            f'<svg class="chart swatch {_class(colour)}" viewBox="0 0 26 12" aria-hidden="true">'
             f'<path class="{kind}" d="M0 6H26"/>{dot}</svg>'
         )
         shown = f"<b>{plain(letter)}</b> " if letter else ""

@@ -9,10 +9,9 @@ from pipelines.report.forms import Found, bits_cell, marked, object_in, rows_in
 from pipelines.report.markup import figure, name, table
 from pipelines.report.runs import number
 
-
 _CAPTION = (
-    "All documents: models (coloured, with intervals; comp: of comp views, which is no code length of the text where the "
-    "proxy is lossy) and yardsticks (grey; “one stream” may look at all documents before, which no model here does)."
+    "All documents: models (coloured, with intervals; comp: of comp views, which is no code length of the text where "
+    "the proxy is lossy) and yardsticks (grey; “one stream” may look at all documents before, which no model does)."
 )
 
 
@@ -43,7 +42,7 @@ def bits(found: Found) -> str | None:
             compared_on.setdefault(cells, []).append(name(label))
             if row is whole:
                 for yard, value in compared.items():
-                    mark = Mark(value=value, label=f"{yard}, on the documents of {label}", colour=charts.COLOURS - 1)
+                    mark = Mark(value=value, label=f"{yard}, on the documents of {label}", colour=charts.GREY)
                     if all(known.value != value for known in yards.setdefault(yard, [])):
                         yards[yard].append(mark)
     names = list(dict.fromkeys(yard for _, _, one in found for yard in _yardsticks(object_in(one.figures, "all"))))

@@ -27,7 +27,7 @@ def robustness(found: Found) -> str | None:
         for family, group in groups.items():
             nominal, robust, drop = (generic.interval(group.get(key)) for key in ("nominal", "robust", "drop"))
             if nominal is not None:
-                before = Mark(value=100 * nominal[0], label=f"{label}, unperturbed", yardstick=True)
+                before = Mark(value=100 * nominal[0], label=f"{label}, unperturbed", colour=at, yardstick=True)
                 passed.setdefault(family, []).append(before)
             if robust is not None:
                 passed.setdefault(family, []).append(_in_percent(label, at, robust))

@@ -58,13 +58,13 @@ def _gates(plan: Mapping[str, Any], by_scale: Mapping[str, _ByArm]) -> str:
         return ""
     if gate is not None:
         for _, marks in rows:
-            marks.append(Mark(value=gate, label="gate", yardstick=True))
+            marks.append(Mark(value=gate, label="gate", colour=charts.GREY, yardstick=True))
     svg = charts.intervals("Own minus another's comp view", "bits per byte", rows)
     return figure(
         svg,
         "Does the model read the comp view: bits per byte of raw bytes after their own comp view less those after "
-        "another document's. An arm is aligned if it is left of the dashed line at every seed, its interval below 0; what "
-        "others differ by is not transfer.",
+        "another document's. An arm is aligned if it is left of the dashed line at every seed, its interval below 0; "
+        "what others differ by is not transfer.",
     )
 
 
@@ -118,12 +118,16 @@ def _training(plan: Mapping[str, Any], by_arm: _ByArm) -> str:
         found = [curve for arm in names for curve in _curve(arm, by_arm.get(arm, []))]
         if not found:
             continue
-        lines = [replace(line, colour=at, letter=chr(ord("A") + at)) for at, line in enumerate(found[:COLOURS])]
+        lines = [
+            replace(line, colour=at, letter=chr(ord("A") + at), form="line" if at < COLOURS else "dashed")
+            for at, line in enumerate(found[: 2 * COLOURS])
+        ]
         axes = Axes(title=f"Raw bits per byte, {title}", x="ids, millions", y="raw bits per byte, held out")
-        said = charts.legend([(line.letter, line.label, line.colour, "line") for line in lines])
+        said = charts.legend([(line.letter, line.label, line.colour, line.form) for line in lines])
         more = f" The first {len(lines)} of {len(found)} arms." if len(found) > len(lines) else ""
         caption = f"While training, arms of {title}: mean over seeds, the range shaded.{more}"
-        parts.append(f"<div>{said}{figure(charts.curves(axes, lines), caption)}</div>")
+        values = details("Values of the curves", _values(found))
+        parts.append(f"<div>{said}{figure(charts.curves(axes, lines), caption)}{values}</div>")
     return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
 
 
@@ -141,6 +145,13 @@ def _curve(arm: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[Curve]:
             spread.append((ids / 1e6, min(values), max(values)))
     if points:
         yield Curve(label=arm, points=points, spread=spread if len(runs) > 1 else ())
+
+
+def _values(curves: Sequence[Curve]) -> str:
+    places = sorted({ids for curve in curves for ids, _ in curve.points})
+    known = [(curve.label, dict(curve.points)) for curve in curves]
+    rows = [[name(arm), *(f"{at[ids]:.3f}" if ids in at else "" for ids in places)] for arm, at in known]
+    return table("", ["ids, millions", *(f"{ids:.3g}" for ids in places)], rows)
 
 
 def _point(point: Mapping[str, Any]) -> tuple[float, float] | None:

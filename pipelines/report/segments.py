@@ -124,7 +124,7 @@ _KEY = ((1, "1"), (2, "2"), (3, "3 to 4"), (4, "5 and more"))
 class View:
     """A document under one proxy: `ids` and `spans` as of `Row`; `own` if it is as the dataset has it.
 
-    `raw` are the bytes that the symbols are of, `whole` is the document's length: others than the own are encoded in part.
+    `raw` are the bytes that the symbols are of, `whole` is the document's length: of long ones a part is encoded here.
     """
 
     proxy: AtHand
@@ -215,9 +215,7 @@ def _ids_only(ids: U32) -> str:
     )
 
 
-def _symbols(
-    key: str, view: View, ids: U32, spans: U16, counts: Counter[int] | None, read: int, limit: int
-) -> str:
+def _symbols(key: str, view: View, ids: U32, spans: U16, counts: Counter[int] | None, read: int, limit: int) -> str:
     document = {"raw": view.raw, "comp": ids, "spans": spans}
     listed = list(inspect.symbols(document, limit))
     kept = _kept(view.proxy.proxy, ids[: len(listed)])

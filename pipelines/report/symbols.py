@@ -17,7 +17,7 @@ from pipelines.dataset import Dataset
 from pipelines.report import charts
 from pipelines.report.charts import Axes, Curve, Mark
 from pipelines.report.documents import Row
-from pipelines.report.markup import figure, name, plain, sized, table
+from pipelines.report.markup import details, figure, name, plain, sized, table
 from schemas.errors import UserError
 
 MOST_ROWS = 12
@@ -146,7 +146,7 @@ def _ratios(found: Sequence[tuple[int, int]]) -> str:
     if beyond:
         columns.append(("more", beyond / total, f"above {(last + 1) * _RATIO_STEP:.1f}: {beyond:,} documents"))
     svg = charts.bars("Documents by bytes a symbol", "bytes a symbol", "share of documents", columns)
-    return figure(svg, f"How documents' ratios spread ({total:,} documents).")
+    return _with_values(figure(svg, f"How documents' ratios spread ({total:,} documents)."), columns)
 
 
 def _lengths(rows: Sequence[Row]) -> str:
@@ -165,7 +165,13 @@ def _lengths(rows: Sequence[Row]) -> str:
     if longer := int(counts[_LONGEST:].sum()):
         columns.append((f"{_LONGEST}+", longer / total, f"{_LONGEST} bytes and more: {longer:,} symbols"))
     svg = charts.bars("Symbols by the bytes they cover", "bytes a symbol covers", "share of symbols", columns, colour=2)
-    return figure(svg, f"How long symbols are ({total:,} symbols of the sample).")
+    return _with_values(figure(svg, f"How long symbols are ({total:,} symbols of the sample)."), columns)
+
+
+def _with_values(drawn: str, columns: Sequence[tuple[str, float, str]]) -> str:
+    """A figure of bars, and what pointing shows as a table that opens on demand."""
+    rows = [[*map(plain, words.split(": ", 1)), f"{share:.2%}"] for _, share, words in columns if share]
+    return f"<div>{drawn}{details('Values', table('', ['', '', 'share'], rows))}</div>"
 
 
 def _frequencies(counts: Counter[int]) -> str:

@@ -30,9 +30,6 @@ LAST_SHARE = 0.1
 _AFTER = 0.03
 """Share of the steps at the start by which the axis of a loss is not stretched."""
 
-GREY = charts.COLOURS - 1
-"""Colour of a legend's entries that hold for all runs."""
-
 _VIEW_BYTES = {"raw_bits_per_byte": "raw_view_bytes", "comp_bits_per_byte": "comp_view_bytes"}
 
 _T = TypeVar("_T")
@@ -59,7 +56,8 @@ def section(runs: Sequence[Run]) -> str:
     ]
     form = charts.legend([
         *([(letter(at, len(runs)), run.label, at, "line") for at, run in logged] if len(runs) > 1 else []),
-        ("", "training steps, and their range", GREY, "line"), ("", "held-out raw documents", GREY, "dots"),
+        ("", "training steps, and their range", charts.GREY, "line"),
+        ("", "held-out raw documents", charts.GREY, "dots"),
     ])  # fmt: skip
     drawn = [
         _loss(runs, "raw_bits_per_byte", "Raw view", "bits per byte of raw views; dots: on held-out raw documents."),

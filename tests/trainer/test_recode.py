@@ -1,6 +1,7 @@
 """ReCode's layout: folders, names, fields, and where partial prompts end."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest

@@ -1,8 +1,8 @@
 """Bootstrap intervals over documents: how much a figure would move with other documents of the same kind.
 
-Documents are drawn anew with replacement, as many as there are, each with all its pieces, and the figure is computed from
-each draw; the interval holds the middle 95 % (percentile bootstrap, Efron 1979). It says nothing of other seeds of training, which at small
-scales move figures more: see docs/evaluating.md.
+Documents are drawn anew with replacement, as many as there are, each with all its pieces, and the figure is computed
+from each draw; the interval holds the middle 95 % (percentile bootstrap, Efron 1979). It says nothing of other seeds of
+training, which at small scales move figures more: see docs/evaluating.md.
 """
 
 import math

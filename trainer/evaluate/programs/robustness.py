@@ -87,7 +87,8 @@ def evaluate(options: RobustnessOptions) -> dict[str, Any]:
     on_gpu = identity["device"] != "cpu"
     asked = _asked(made)
     configuration = {
-        **identity, "start": list(generator.start), "batch": options.batch if on_gpu else None, "max_bytes": options.max_bytes,
+        **identity, "start": list(generator.start), "batch": options.batch if on_gpu else None,
+        "max_bytes": options.max_bytes,
         "prompts": digest_of({"prompts": [[key, asdict(problem)] for key, problem in asked.items()]}),
         "problems": len(problems), "families": list(options.families), "variants": options.variants,
         "source": "recode" if options.recode is not None else "built in", "seed": options.seed,
