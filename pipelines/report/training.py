@@ -169,7 +169,7 @@ def _loss(runs: Sequence[Run], key: str, title: str, caption: str) -> str:
     values = sorted(steady or [value for line in lines for _, value in line.points])
     kept = [value for value in values if value <= quantile(values, 0.97) * 1.02] + always
     most = max(value for line in lines for _, value in line.points)
-    cut = f" The axis is cut: the greatest value is {most:.3g}." if most > max(kept) else ""
+    cut = f" The axis is cut: the greatest value is {most:.3g}." if kept and most > max(kept) else ""
     axes = Axes(
         title=f"{title}: bits per byte by step",
         x="step",

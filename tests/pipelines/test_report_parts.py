@@ -62,7 +62,7 @@ def test_any_curves_give_a_drawing_of_numbers(lines: list[list[tuple[float, floa
 
 
 def test_rows_and_bars_are_drawings_of_numbers() -> None:
-    marks = [Mark(value=2, label=HOSTILE, low=1, high=3), Mark(value=5, label="y", yardstick=True)]
+    marks = [Mark(value=2, label=HOSTILE, low=1, high=3), Mark(value=5, label="y", colour=charts.GREY, yardstick=True)]
     drawn = charts.intervals(HOSTILE, HOSTILE, [(HOSTILE, marks), ("", [])])
     _check_drawing(drawn)
     assert drawn.count("<circle") == 1

@@ -26,6 +26,8 @@ ARMS = (
 def record(run: Run, curve: list[float]) -> dict[str, Any]:
     mixes = run.arm.mode.mixes
     return {
+        "settings": run.settings, "dataset_digest": "d", "dataset_documents": 4000, "raw_text_documents": 30,
+        "documents": 400, "translated": 100 if mixes else None, "gate_interval": [-0.125, 0.25] if mixes else None,
         "scale": run.scale.scale, "arm": run.arm.name, "seed": run.seed, "sizing": str(run.arm.sizing), "steps": 9,
         "symbols": 90_000, "raw_view_bytes": 50_000, "comp_view_bytes": 90_000 if mixes else 0, "pairs": 3,
         "dataset_raw_bytes": 400_000, "raw_text_bytes": 38_000, "raw_bits_per_byte": curve[-1] + 0.01, "seconds": 60.0,
@@ -67,6 +69,8 @@ def test_gate_bits_curves_and_tables_of_each_scale_are_there(study: Path, tmp_pa
     assert "<title>proxy, tiny: -0.0625 [-0.0625, -0.0625]</title>" in text
     assert "<title>bytes, 100m: 2.822 [2.76, 2.885]</title>" in text
     assert "<title>one-pass, tiny" not in text  # arms of other sizes are in the tables alone
+    assert "<title>few-bytes, tiny" not in text  # and so are those that are past their best
+    assert text.count("<summary>Values of the curves") == 4
     for title in ("all raw text", "little raw text"):
         assert text.count(f'aria-label="Raw bits per byte, {title}"') == 2
     assert "bytes: 2.812 (ids, millions 0.09)" in text  # the mean over seeds
