@@ -41,6 +41,7 @@ class TrainOptions:
         sequence: T, ids a sequence; default the scale's.
         micro_batch: sequences of a forward pass; default all.
         peak_rate: of the learning rate; default the scale's.
+        main_heads: P, 1 to 8; default 1, of bytes alone 8.
         raw_heads: R of a model with comp symbols, 0 to 7.
         loss: design (its weights) or reference (as published).
         head_weights: weight of each head in the loss, main ones first; default all the same.
@@ -87,6 +88,7 @@ class TrainOptions:
     sequence: int | None = None
     micro_batch: int | None = None
     peak_rate: float | None = None
+    main_heads: int | None = None
     raw_heads: int = 1
     loss: Literal["design", "reference"] = "design"
     head_weights: tuple[float, ...] = ()
@@ -122,6 +124,8 @@ class TrainOptions:
             raise UserError(
                 f"--flops {self.flops:g} counts the scale's sizes; with --init-from give --steps or --symbols"
             )
+        if self.main_heads is not None and not 1 <= self.main_heads <= BYTES_HEADS:
+            raise UserError(f"--main-heads {self.main_heads}: give 1 to {BYTES_HEADS}")
         if not 0 <= self.raw_heads <= 7:
             raise UserError(f"--raw-heads {self.raw_heads}: give 0 to 7")
         if self.checkpoint_every < 1 or self.keep < 0:
@@ -166,7 +170,7 @@ class TrainOptions:
         """The model of the scale with the heads of the mode."""
         main_heads, raw_heads = (BYTES_HEADS, 0) if self.mode is Mode.BYTES else (1, self.raw_heads)
         return ModelConfig.of(
-            self.sizes, vocabulary_size=vocabulary_size, main_heads=main_heads, raw_heads=raw_heads
+            self.sizes, vocabulary_size=vocabulary_size, main_heads=self.main_heads or main_heads, raw_heads=raw_heads
         )  # fmt: skip
 
     def loader(self, vocabulary_size: int = COMP_OFFSET) -> LoaderOptions:

@@ -283,19 +283,40 @@ def test_another_plan_in_the_folder_is_refused_and_a_dry_run_lists(
     assert len(listed) == len(PRESETS["smoke"].arms) + 1
     assert all(line.startswith("to do tiny-") for line in listed[:-1])
     assert "to do tiny-bytes-raw-one-pass-proxy-neural-s0  at most 4,096 ids" in listed
-    assert listed[-1].startswith("0 of 20 runs are done, ")
+    count = len(PRESETS["smoke"].arms)
+    assert listed[-1].startswith(f"0 of {count} runs are done, ")
     for run in runs_of(PRESETS["smoke"], tmp_path)[:2]:
         keep(run, symbols=1000, seconds=90.0)
     study(StudyOptions(preset="smoke", out=str(tmp_path), dry_run=True))
     listed = capsys.readouterr().out.splitlines()
     assert listed[0] == "done  tiny-bytes-s0  1,000 ids, 1.5 min"
-    assert listed[-1].endswith(f" ids are left: {18 * 4096 / 2000 * 180 / 3600:.1f} h of training at 11 ids a second")
+    assert listed[-1].endswith(
+        f" ids are left: {(count - 2) * 4096 / 2000 * 180 / 3600:.1f} h of training at 11 ids a second"
+    )
     with pytest.raises(UserError, match=r"record\.json: of a run with another .*scale"):
         study(StudyOptions(preset="cpu", out=str(tmp_path), dry_run=True))
     with pytest.raises(UserError, match="--only tiny-x-s0: no such run"):
         study(StudyOptions(preset="smoke", out=str(tmp_path), only=("tiny-x-s0",)))
     with pytest.raises(UserError, match="--preset x: expected one of smoke"):
         StudyOptions(preset="x")
+
+
+def test_baselines_have_as_many_heads_as_the_proxies_and_the_published_ones_stand_beside(tmp_path: Path) -> None:
+    for run in runs_of(PRESETS["cpu"], tmp_path):
+        if run.base() is None and run.arm.raw_text_bytes is None:
+            options = parse(TrainOptions, run.train_command()[1:], "train").model(4096)
+            heads = options.main_heads + options.raw_heads
+            assert heads == (8 if run.arm.name == "bytes-8-heads" else 2), run.name
+    sized = [arm for arm in PRESETS["cpu"].arms if arm.mode is Mode.BYTES and arm.name != "bytes-8-heads"]
+    assert {arm.main_heads for arm in sized} == {2}
+    with pytest.raises(UserError, match="--main-heads 9: give 1 to 8"):
+        TrainOptions(main_heads=9)
+
+
+def test_a_field_that_comes_later_makes_no_record_another(tmp_path: Path) -> None:
+    (run,) = runs_of(plan_of(PROXY, seeds=(0,)), tmp_path)
+    assert run.settings["arm"] == {"name": "proxy", "dataset": "d", "mode": "proxy"}
+    assert "recompute" not in run.settings["scale"]
 
 
 def test_a_plan_may_grow_and_keeps_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

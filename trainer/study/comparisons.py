@@ -182,6 +182,7 @@ def worth(plan: Plan, by_arm: ByArm) -> Table:
         record
         for arm in plan.arms
         if arm.mode is Mode.BYTES and arm.raw_text_bytes is None and arm.sizing in (Sizing.SYMBOLS, Sizing.ONE_PASS)
+        if plain is not None and arm.main_heads == plain.main_heads
         for record in by_arm.get(arm.name, [])
     ]
     of_plain = by_arm.get(plain.name, []) if plain is not None else []

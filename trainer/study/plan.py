@@ -59,6 +59,7 @@ class Arm:
         dataset: its name.
         mode: see `trainer.data.views`.
         comp_rate: top of r.
+        main_heads: see `--main-heads` of train; None: as published, 8 of bytes alone and 1 of others, beside a raw one.
         raw_text_bytes: of the documents that raw views and pairs are of; None: of all. See `raw_text.py`.
         sizing: how long; see `Sizing`.
         of: the arm that the size follows from.
@@ -68,6 +69,7 @@ class Arm:
     dataset: str
     mode: Mode
     comp_rate: float = COMP_RATE
+    main_heads: int | None = None
     raw_text_bytes: int | None = None
     sizing: Sizing = Sizing.SYMBOLS
     of: str | None = None

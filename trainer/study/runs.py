@@ -10,7 +10,7 @@ Every step is a command that goes on where it was stopped, so a study does.
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,9 @@ class Run:
         plan, base = self.plan, self.base()
         dataset = next(dataset for dataset in plan.datasets if dataset.name == self.arm.dataset)
         found = {
-            "arm": asdict(self.arm),
-            "base": None if base is None else asdict(base.arm),
-            "scale": asdict(self.scale),
+            "arm": _given(self.arm),
+            "base": None if base is None else _given(base.arm),
+            "scale": _given(self.scale),
             "seed": self.seed,
             "corpus": plan.corpus,
             "dataset": dataset.options,
@@ -200,6 +200,7 @@ class Run:
             "--batch", str(size.batch), "--sequence", str(size.sequence), *micro_batch, "--recompute", scale.recompute,
             "--comp-rate", repr(arm.comp_rate), "--raw-fraction", repr(share), "--seed", str(self.seed),
             "--val-fraction", repr(self.plan.val_fraction), "--no-tensorboard",
+            *(() if arm.main_heads is None else ("--main-heads", str(arm.main_heads))),
             *(() if scale.pair_symbols is None else ("--pair-symbols", str(min(scale.pair_symbols, size.sequence)))),
             "--validate-every", str(-(-size.steps // self.plan.validations)), "--validate-bytes", str(VALIDATE_BYTES),
         ]  # fmt: skip
@@ -281,6 +282,11 @@ _EVALUATION = (
     "val_fraction", "validations", "documents", "translations", "translated_bytes", "written", "problems",
 )  # fmt: skip
 """Of the plan: what of it decides figures of all runs."""
+
+
+def _given(one: Arm | ScalePlan) -> dict[str, Any]:
+    """What is not by default: a field that comes later makes no record of earlier one of another plan."""
+    return {field.name: value for field in fields(one) if (value := getattr(one, field.name)) != field.default}
 
 
 def shape_of(ids: float, most: int, sequence: int, processes: int, window: int) -> tuple[int, int]:
