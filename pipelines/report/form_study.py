@@ -133,25 +133,30 @@ def _training(plan: Mapping[str, Any], by_arm: _ByArm) -> str:
 
 def _curve(arm: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[Curve]:
     """Mean over seeds, where all have a point; nothing, if there is none."""
-    by_ids: dict[float, list[float]] = defaultdict(list)
+    by_step: dict[float, list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
         for point in rows_in(run.get("curve")):
-            if (pair := _point(point)) is not None:
-                by_ids[pair[0]].append(pair[1])
+            step, pair = number(point.get("step")), _point(point)
+            if step is not None and pair is not None:
+                by_step[step].append(pair)
     points, spread = [], []
-    for ids, values in sorted(by_ids.items()):
-        if len(values) == len(runs):
-            points.append((ids / 1e6, statistics.fmean(values)))
-            spread.append((ids / 1e6, min(values), max(values)))
+    for _, pairs in sorted(by_step.items()):
+        if len(pairs) == len(runs):  # ids of a step differ a little by seed: padding is none
+            at, values = statistics.fmean(ids for ids, _ in pairs) / 1e6, [bits for _, bits in pairs]
+            points.append((at, statistics.fmean(values)))
+            spread.append((at, min(values), max(values)))
     if points:
         yield Curve(label=arm, points=points, spread=spread if len(runs) > 1 else ())
 
 
 def _values(curves: Sequence[Curve]) -> str:
-    places = sorted({ids for curve in curves for ids, _ in curve.points})
-    known = [(curve.label, dict(curve.points)) for curve in curves]
-    rows = [[name(arm), *(f"{at[ids]:.3f}" if ids in at else "" for ids in places)] for arm, at in known]
-    return table("", ["ids, millions", *(f"{ids:.3g}" for ids in places)], rows)
+    """The points as a table; arms of one size have theirs at nearly the same ids."""
+    longest = max((curve.points for curve in curves), key=len)
+    rows = [
+        [name(curve.label), *(f"{bits:.3f}" for _, bits in curve.points), *[""] * (len(longest) - len(curve.points))]
+        for curve in curves
+    ]
+    return table("", ["millions of ids, about", *(f"{ids:.2f}" for ids, _ in longest)], rows)
 
 
 def _point(point: Mapping[str, Any]) -> tuple[float, float] | None:
