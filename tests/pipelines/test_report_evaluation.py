@@ -43,11 +43,11 @@ def section(tmp_path: Path) -> Callable[..., str]:
 def test_bits_per_byte_of_runs_stand_beside_yardsticks(section: Callable[..., str]) -> None:
     text = section("bpb", bpb(2.25, 1.75), bpb(3.0, None))
     assert "A run0: 2.25 [2.15, 2.35]" in text
-    assert "A run0, comp view: 1.75" in text
+    assert "comp: A run0: 1.75" in text
     assert "B run1: 3 [2.9, 3.1]" in text
     assert text.count("<title>gzip -9") == 1  # the same documents, so the same yardstick
     figure = text[text.index("<figure") : text.index("</figure>")]
-    order = [figure.index(f">{row}</text>") for row in ("A run0, comp view", "A run0", "Markov 2", "B run1", "gzip -9")]
+    order = [figure.index(f">{row}</text>") for row in ("comp: A run0", "A run0", "Markov 2", "B run1", "gzip -9")]
     assert order == sorted(order)
     assert "Raw views by group" in text
     assert "<td>2.500 <i>[2.400, 2.600]</i></td>" in text  # py of run0
@@ -91,7 +91,7 @@ def test_cost_is_drawn_by_prompt_and_heads(section: Callable[..., str]) -> None:
 def test_robustness_is_drawn_by_family(section: Callable[..., str]) -> None:
     text = section("robustness", robustness("syntax"), robustness())
     figures = text.split("</figure>")
-    assert figures[0].count('class="yard"') == 8  # two runs; all and three families
+    assert figures[0].count('class="yard own c') == 8  # two runs; all and three families
     assert "A run0: 50 [" in figures[0]
     assert "A run0, unperturbed: 75" in figures[0]
     assert "A run0: 33.33 [" in figures[1]
