@@ -522,7 +522,7 @@ def test_a_column_that_is_not_read_may_be_there_twice(tmp_path: Path) -> None:
     assert raws(read_data(tmp_path, "a.parquet", data)) == [b"a"]
 
 
-@pytest.mark.parametrize("options", [{}, {"keep_columns": ("text",)}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"keep_columns": ("text",)}, marks=pytest.mark.slow)])
 def test_a_dictionary_is_not_a_decompression_bomb(tmp_path: Path, options: dict[str, Any]) -> None:
     data = parquet_bytes(pa.table({"text": ["x" * MIB] * 2000}), compression="zstd")
     items = read_data(tmp_path, "a.parquet", data, **options)

@@ -78,7 +78,14 @@ def test_resume_gives_the_same_losses_to_the_last_bit(datasets: dict[str, Path],
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_run_goes_on_with_the_same_losses(
     datasets: dict[str, Path], tmp_path: Path, how: signal.Signals
 ) -> None:
