@@ -25,7 +25,7 @@ from pipelines.reading.corpus import list_corpus
 from pipelines.reading.records import ReadOptions
 from pipelines.runners.local_pool import ONE_THREAD, use_one_thread
 from schemas.draws import may_fit
-from schemas.machine import available_cores
+from schemas.machine import available_cores, processor
 from schemas.manifest import Manifest, Receipt
 
 ROUNDS = 5
@@ -60,9 +60,10 @@ def main(options: BenchOptions) -> None:
 
 def machine() -> None:
     """Where this runs."""
-    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if "model name" in line), "?")
     memory = next((int(line.split()[1]) // 2**20 for line in _lines("/proc/meminfo") if "MemTotal" in line), 0)
-    print(f"{model}, {os.cpu_count()} cores, {memory} GiB; Python {platform.python_version()}; one thread a process\n")
+    print(
+        f"{processor()}, {os.cpu_count()} cores, {memory} GiB; Python {platform.python_version()}; one thread a process\n"
+    )
 
 
 def jobs(options: BenchOptions, place: Path, documents: list[bytes]) -> None:

@@ -1,8 +1,7 @@
 """Bits per byte on held-out raw documents while a model trains: the same figure for any number of processes.
 
 Held-out documents of each dataset up to a budget of bytes, as many different ones as there are, cut in blocks of the
-trained length. Every process
-makes equally many passes of one shape, since sharded parameters are gathered in each.
+trained length. Every process makes equally many passes of one shape, since sharded parameters are gathered in each.
 """
 
 import math

@@ -1,9 +1,11 @@
 """`python -m pipelines measure both`: stability and fuzziness of the same proxies on the same corpus, for one page."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from pipelines.measure import fuzziness, stability
 from pipelines.measure.fuzziness import FuzzinessOptions
+from pipelines.measure.options import MeasureOptions
 from pipelines.measure.stability import StabilityOptions
 
 
@@ -24,7 +26,9 @@ def run(options: BothOptions) -> None:
     Raises:
         UserError: see the two commands.
     """
-    given = {field.name: getattr(options, field.name) for field in fields(options)}
-    of_second = FuzzinessOptions(**{field.name: given[field.name] for field in fields(FuzzinessOptions)})
-    stability.run(StabilityOptions(**{field.name: given[field.name] for field in fields(StabilityOptions)}))
-    fuzziness.run(of_second)
+    stability.run(StabilityOptions(**_of(options, StabilityOptions)))
+    fuzziness.run(FuzzinessOptions(**_of(options, FuzzinessOptions)))
+
+
+def _of(options: BothOptions, kind: type[MeasureOptions]) -> dict[str, Any]:
+    return {field.name: getattr(options, field.name) for field in fields(kind)}

@@ -385,6 +385,13 @@ def test_two_datasets_with_little_raw_text_go_on_in_any_world() -> None:
     assert first + rest == whole
 
 
+def test_comp_views_alone_are_never_short_of_raw_text(dataset: MemoryDataset) -> None:
+    whole = loader_of(dataset, mode=Mode.COMP_ONLY, main_heads=1, raw_heads=0)
+    few = loader_of(dataset, mode=Mode.COMP_ONLY, raw_fraction=1e-9, main_heads=1, raw_heads=0)  # no document at all
+    for _ in range(3):
+        assert np.array_equal(next(few).arrays.ids, next(whole).arrays.ids)
+
+
 def test_a_raw_fraction_that_is_none_is_refused(dataset: MemoryDataset) -> None:
     for fraction in (0.0, 1.1):
         with pytest.raises(UserError, match=rf"--raw-fraction {fraction}: expected more than 0, 1 at most"):

@@ -204,20 +204,25 @@ def test_closing_the_iterator_ends_programs() -> None:
     assert until(lambda: not any(alive(*process) for process in below.items()))
 
 
+@pytest.mark.parametrize("unsafe", [False, pytest.param(True, marks=pytest.mark.anywhere)])
 @pytest.mark.parametrize("victim", ["trainer", "supervisor"])
-def test_nothing_outlives_who_started_it(victim: str) -> None:
+def test_nothing_outlives_who_started_it(victim: str, unsafe: bool) -> None:
     code = (
         "from trainer.evaluate.sandbox.run import *\n"
-        "run_program('import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(1000)', Limits(seconds=300))"
+        "text = 'import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(1000)'\n"
+        f"run_program(text, Limits(seconds=300), unsafe={unsafe})"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
     try:
         # supervisor, keeper, the program and its fork
         assert until(lambda: len(descendants(process.pid)) == 4)
         below = descendants(process.pid)
+        folders = {str(Path(f"/proc/{pid}/cwd").readlink()) for pid in below} - {"/"} if unsafe else set()
+        assert len(folders) == unsafe
         (supervisor,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(process.pid if victim == "trainer" else int(supervisor), 9)
         assert until(lambda: not any(alive(*one) for one in below.items()))
+        assert until(lambda: not any(Path(folder).exists() for folder in folders))
     finally:
         process.kill()
         process.wait()
@@ -247,29 +252,6 @@ def test_without_namespaces_it_refuses_and_unsafe_runs(monkeypatch: pytest.Monke
     folder, pid = run_program(textwrap.dedent(text), LIMITS, unsafe=True).output.split()
     assert not Path(folder).exists()
     assert not Path(f"/proc/{pid}").exists()
-
-
-@pytest.mark.anywhere
-@pytest.mark.parametrize("victim", ["trainer", "supervisor"])
-def test_unsafe_nothing_outlives_who_started_it_and_its_folder_goes(victim: str) -> None:
-    code = (
-        "from trainer.evaluate.sandbox.run import *\n"
-        "text = 'import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(1000)'\n"
-        "run_program(text, Limits(seconds=300), unsafe=True)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
-    try:
-        assert until(lambda: len(descendants(process.pid)) == 4)
-        below = descendants(process.pid)
-        folders = {str(Path(f"/proc/{pid}/cwd").readlink()) for pid in below} - {"/"}
-        assert len(folders) == 1
-        (supervisor,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(process.pid if victim == "trainer" else int(supervisor), 9)
-        assert until(lambda: not any(alive(*one) for one in below.items()))
-        assert until(lambda: not any(Path(folder).exists() for folder in folders))
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.anywhere

@@ -5,6 +5,7 @@ another, so the first n rows of a dataset can be pieces of a handful; here each 
 any gives a second.
 """
 
+import heapq
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -78,13 +79,17 @@ def sample(
     Returns:
         Row numbers by ordinal of their row group, both ascending.
     """
-    pieces: dict[bytes, list[_Piece]] = defaultdict(list)
+    pieces: dict[bytes, list[_Piece]] = defaultdict(list)  # heaps
+    first_bytes = 0  # of each document's first piece
     for ordinal in range(len(dataset)):
         group = dataset.read(ordinal)
         for row, (key, size) in enumerate(zip(group.keys, group.raw_bytes, strict=True)):
             if size and (val_fraction is None or is_held_out(key, val_fraction)):
-                pieces[key.doc_id].append(_Piece(draw_row("sample", 0, 0, key), ordinal, row, int(size)))
-        if len(pieces) >= count or sum(min(some).size for some in pieces.values()) >= raw_bytes:
+                some = pieces[key.doc_id]
+                first_bytes -= some[0].size if some else 0
+                heapq.heappush(some, _Piece(draw_row("sample", 0, 0, key), ordinal, row, int(size)))
+                first_bytes += some[0].size
+        if len(pieces) >= count or first_bytes >= raw_bytes:
             break
     ranked = sorted(
         (rank, piece.ordinal, piece.row, piece.size)

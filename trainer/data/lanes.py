@@ -57,7 +57,7 @@ def check_lanes(
         for ordinal in range(groups):
             group = dataset.read(ordinal)
             found += sum(
-                size > 0 and not is_held_out(key, val_fraction) and is_raw_text(key, seed, raw_fraction)
+                size > 0 and _is_trained(key, val_fraction, raw_fraction, seed)
                 for key, size in zip(group.keys, group.raw_bytes, strict=True)
             )
             if found >= lanes:
@@ -227,8 +227,10 @@ class Cursor:
         order = _ONE_ROW
         if len(group) > 1:
             order = permutation(draw_row("row", self.seed, self.epoch, key) for key in group.keys)
-        kept = [self._is_wanted(group.keys[row]) for row in order.tolist()]
+        kept = [_is_trained(group.keys[row], self.val_fraction, self.raw_fraction, self.seed) for row in order.tolist()]
         self._group, self._order = group, order[np.array(kept, bool)]
 
-    def _is_wanted(self, key: RowKey) -> bool:
-        return not is_held_out(key, self.val_fraction) and is_raw_text(key, self.seed, self.raw_fraction)
+
+def _is_trained(key: RowKey, val_fraction: float, raw_fraction: float, seed: int) -> bool:
+    """Whether a cursor reads a row; arguments as of `Cursor`."""
+    return not is_held_out(key, val_fraction) and is_raw_text(key, seed, raw_fraction)

@@ -20,7 +20,7 @@ from trainer.data.packing import BatchWriter, Layout
 from trainer.data.prefetch import Prefetch
 from trainer.data.sequences import Lane
 from trainer.data.state import Identity, check_identity, lane_states, make_state
-from trainer.data.views import COMP_RATE, Mode, Schedule, Text
+from trainer.data.views import COMP_RATE, Mode, Schedule
 
 
 class Loader:
@@ -53,7 +53,8 @@ class Loader:
         _check_same_proxy(self.datasets)
         for dataset in self.datasets:
             self.notes += _check_views(dataset, self.schedule)
-            self.notes += check_lanes(dataset, options.batch, options.val_fraction, options.raw_fraction, options.seed)
+            least = min(share for _, share in options.texts)
+            self.notes += check_lanes(dataset, options.batch, options.val_fraction, least, options.seed)
         self.vocabulary = vocabulary_of(self.datasets, options.mode)
         self._spans_known = not self._uses_comp or all(dataset.has_spans for dataset in self.datasets)
         self.memory_bytes = self._memory()
@@ -197,16 +198,13 @@ class _Producer:
             for index, dataset in enumerate(datasets)
         ]
         weights = list(options.weights or (1.0,) * len(datasets))
-        texts = [(Text.ANY, options.raw_fraction if options.mode is Mode.BYTES else 1.0)]
-        if options.own_raw_text:
-            texts = [(Text.RAW, options.raw_fraction), (Text.COMP, 1.0)]
         self._lanes = [
             Lane(
                 lane,
                 [
                     Cursor(dataset, deal, lane, options.seed, options.val_fraction, options.mode.columns, share, text)
                     for dataset, deal in zip(datasets, deals, strict=True)
-                    for text, share in texts
+                    for text, share in options.texts
                 ],
                 weights,
                 schedule,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from schemas.errors import UserError
-from trainer.data.views import COMP_RATE, Mode, default_ramp
+from trainer.data.views import COMP_RATE, Mode, Text, default_ramp
 
 MOST_HEADS = 64
 """Far above any head count in use; heads are counted in a byte."""
@@ -123,9 +123,16 @@ class LoaderOptions:
         return self.mode.mixes and self.raw_fraction < 1
 
     @property
+    def texts(self) -> tuple[tuple[Text, float], ...]:
+        """Of the cursors that a lane has in a dataset: what their documents may be shown as, and their share of all."""
+        if self.own_raw_text:
+            return (Text.RAW, self.raw_fraction), (Text.COMP, 1.0)
+        return ((Text.ANY, self.raw_fraction if self.mode is Mode.BYTES else 1.0),)
+
+    @property
     def cursors(self) -> int:
         """Of a lane: one a dataset, or two where raw views have a text of their own."""
-        return len(self.data) * (1 + self.own_raw_text)
+        return len(self.data) * len(self.texts)
 
     @property
     def longest_part(self) -> int:

@@ -64,7 +64,7 @@ class Comparison:
 
     @property
     def cells(self) -> tuple[object, ...]:
-        """Of a row of a table, under `HEADS`."""
+        """Of a row of a table, under `_heads`."""
         within = "unknown" if self.half_width is None else f"{self.half_width:.3f}"
         return self.ours, self.theirs, f"{self.difference:+.3f}", within, self.reading
 

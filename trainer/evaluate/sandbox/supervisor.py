@@ -207,9 +207,8 @@ def _keep(job: dict[str, Any], text: bytes, pipes: dict[str, int], supervisor: i
     try:
         # the first process of a namespace gets no signal from within that it neither handles nor waits for
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, {signal.SIGCHLD} if folder is None else {signal.SIGCHLD, signal.SIGTERM}
-        )
+        waited = {signal.SIGCHLD} if folder is None else {signal.SIGCHLD, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, waited)
         os.close(supervisor)
         processes = _confine(job) if folder is None else None
         kernel.die_with_parent(signal.SIGKILL if folder is None else signal.SIGTERM)
@@ -227,7 +226,7 @@ def _keep(job: dict[str, Any], text: bytes, pipes: dict[str, int], supervisor: i
             kernel.restrict_calls()
         program = _start(job, source, pipes, folder)
         started = True
-        note = _watch(job, program, processes)
+        note = _watch(job, program, processes, waited)
     except Exception as error:  # noqa: BLE001 - there is nobody above to raise to
         reason = " ".join(str(error).split())
         # what comes after the start may be the program's doing, and is no reason to run no other
@@ -304,9 +303,8 @@ def _limits(job: dict[str, Any]) -> dict[int, int]:
     return found
 
 
-def _watch(job: dict[str, Any], program: int, processes: int | None) -> dict[str, str]:
+def _watch(job: dict[str, Any], program: int, processes: int | None, waited: set[signal.Signals]) -> dict[str, str]:
     """Until the program ends or there is too much of it: how it ended, if it has not said so itself."""
-    waited = {signal.SIGCHLD} if processes is not None else {signal.SIGCHLD, signal.SIGTERM}
     while True:
         found = signal.sigtimedwait(waited, _WATCH_SECONDS)
         if found is not None and found.si_signo == signal.SIGTERM:
