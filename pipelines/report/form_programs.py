@@ -2,7 +2,7 @@
 
 from pipelines.report import charts, generic
 from pipelines.report.charts import Mark
-from pipelines.report.forms import Found, object_in, percent
+from pipelines.report.forms import Found, marked_in_percent, object_in, percent
 from pipelines.report.markup import figure, name, plain, table
 
 
@@ -15,13 +15,12 @@ def programs(found: Found) -> str | None:
         for tests, counted in (("base", "outcomes"), ("plus", "plus_outcomes")):
             passes, outcomes = object_in(figures, tests), object_in(figures, counted)
             estimates = {k: triple for k, value in passes.items() if (triple := generic.interval(value)) is not None}
-            for k, (middle, low, high) in estimates.items():
-                mark = Mark(value=100 * middle, low=100 * low, high=100 * high, label=f"{label}, {tests}", colour=at)
-                marks.setdefault(f"{k}, {tests}", []).append(mark)
+            for k, triple in estimates.items():
+                marks.setdefault(f"{k}, {tests}", []).append(marked_in_percent(f"{label}, {tests}", at, triple))
             if estimates:
                 cells.append([
                     name(label), plain(tests), *(generic.cell(figures.get(key)) for key in ("problems", "samples")),
-                    ", ".join(f"{plain(k)} {percent(*triple)}" for k, triple in estimates.items()),
+                    ", ".join(f"{plain(k)} {percent(triple)}" for k, triple in estimates.items()),
                     ", ".join(f"{plain(key)} {generic.cell(count)}" for key, count in outcomes.items() if count),
                     generic.cell(figures.get("cut_off")),
                 ])  # fmt: skip

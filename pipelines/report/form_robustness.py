@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.report import charts, generic
 from pipelines.report.charts import Mark
-from pipelines.report.forms import Found, marked, object_in, percent
+from pipelines.report.forms import Found, marked_in_percent, object_in, percent
 from pipelines.report.markup import details, figure, name, table
 
 _FIGURES = {
@@ -30,9 +30,9 @@ def robustness(found: Found) -> str | None:
                 before = Mark(value=100 * nominal[0], label=f"{label}, unperturbed", colour=at, yardstick=True)
                 passed.setdefault(family, []).append(before)
             if robust is not None:
-                passed.setdefault(family, []).append(_in_percent(label, at, robust))
+                passed.setdefault(family, []).append(marked_in_percent(label, at, robust))
             if drop is not None:
-                dropped.setdefault(family, []).append(_in_percent(label, at, drop))
+                dropped.setdefault(family, []).append(marked_in_percent(label, at, drop))
             rows.append([name(label), *_cells(family, group)])
         methods = _objects(one.figures, "methods")
         if methods:
@@ -60,12 +60,7 @@ def _objects(value: Mapping[str, Any], key: str) -> dict[str, Mapping[str, Any]]
     return {inner: group for inner, group in object_in(value, key).items() if isinstance(group, Mapping)}
 
 
-def _in_percent(label: str, at: int, triple: tuple[float, float, float]) -> Mark:
-    middle, low, high = triple
-    return marked(label, at, (100 * middle, 100 * low, 100 * high))
-
-
 def _cells(label: str, group: Mapping[str, Any]) -> list[str]:
     shares = [generic.interval(group.get(key)) for key in _FIGURES]
     counts = [generic.cell(group.get(key)) for key in ("forms", "unchanged")]
-    return [name(label), *("–" if share is None else percent(*share) for share in shares), *counts]
+    return [name(label), *("–" if share is None else percent(share) for share in shares), *counts]

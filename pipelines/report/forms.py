@@ -26,19 +26,25 @@ def rows_in(value: object) -> list[Mapping[str, Any]]:
 
 
 def marked(label: str, at: int, triple: Triple) -> Mark:
-    """A run's figure with its interval, in the run's colour."""
+    """A run's figure with its interval, where something is known of it, in the run's colour."""
     middle, low, high = triple
-    return Mark(value=middle, low=low, high=high, label=label, colour=at)
+    known = low < high
+    return Mark(value=middle, low=low if known else None, high=high if known else None, label=label, colour=at)
+
+
+def marked_in_percent(label: str, at: int, triple: Triple) -> Mark:
+    """The same of a share."""
+    middle, low, high = triple
+    return marked(label, at, (100 * middle, 100 * low, 100 * high))
 
 
 def bits_cell(value: Any) -> str:
     """A cell in which bits have three digits after the point, so that they stand below each other."""
     if (triple := generic.interval(value)) is not None:
-        middle, low, high = triple
-        return f"{middle:.3f} <i>[{low:.3f}, {high:.3f}]</i>"
+        return generic.with_interval(triple, "{:.3f}".format)
     return f"{value:.3f}" if isinstance(value, float) and number(value) is not None else generic.cell(value)
 
 
-def percent(middle: float, low: float, high: float) -> str:
+def percent(triple: Triple) -> str:
     """A share with its interval, as HTML."""
-    return f"{middle:.1%} <i>[{low:.1%}, {high:.1%}]</i>"
+    return generic.with_interval(triple, "{:.1%}".format)

@@ -5,7 +5,7 @@ too; what is nested deeper opens on demand. An object with a figure and its inte
 drawn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipelines.report.charts import Mark, intervals
@@ -47,8 +47,7 @@ def cell(value: Any) -> str:
         return f'<code class="wrap">{lines(text)}</code>' if "\n" in text or len(text) > 60 else name(text)
     found = interval(value)
     if found is not None:
-        middle, low, high = found
-        return f"{_number(middle)} <i>[{_number(low)}, {_number(high)}]</i>"
+        return with_interval(found, _number)
     if isinstance(value, Mapping):
         return ", ".join(f"{plain(words(key))} {cell(item)}" for key, item in value.items()) or "–"
     return ", ".join(cell(item) for item in list(value)[:MOST_ROWS]) or "–"
@@ -62,6 +61,12 @@ def interval(value: Any) -> tuple[float, float, float] | None:
     high = next((number(value[key]) for key in _HIGH if key in value), None)
     middle = next((number(item) for key, item in value.items() if key not in (*_LOW, *_HIGH)), None)
     return None if low is None or high is None or middle is None else (middle, low, high)
+
+
+def with_interval(triple: tuple[float, float, float], form: Callable[[float], str]) -> str:
+    """A figure and its interval as HTML; none where its ends are equal: draws that are all the same say nothing."""
+    middle, low, high = triple
+    return f"{form(middle)} <i>[{form(low)}, {form(high)}]</i>" if low < high else form(middle)
 
 
 def rendered(value: Mapping[str, Any], caption: str = "", *, depth: int = 0) -> str:

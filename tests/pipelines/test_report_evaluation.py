@@ -68,6 +68,14 @@ def test_pass_rates_are_drawn_by_k_and_tests(section: Callable[..., str]) -> Non
     assert "Without a sandbox: B run1." in text
 
 
+def test_no_interval_is_drawn_of_draws_that_are_all_the_same(section: Callable[..., str]) -> None:
+    found = humaneval(0.3, plus=False)
+    nothing_passed = {"value": 0.0, "low": 0.0, "high": 0.0}
+    text = section("humaneval", found | {"base": dict.fromkeys(found["base"], nothing_passed)})
+    assert "pass@10 0.0%<" in text.replace("</td>", "<")
+    assert "[0" not in text[: text.index("all figures")]
+
+
 def test_the_gate_of_translation_is_said_first(section: Callable[..., str]) -> None:
     text = section("translation", translation(-0.5), translation(0.01))
     assert text.index("<b>A run0</b>: aligned") < text.index("<b>B run1</b>: not aligned") < text.index("<figure")
@@ -95,7 +103,7 @@ def test_robustness_is_drawn_by_family(section: Callable[..., str]) -> None:
     assert "A run0: 50 [" in figures[0]
     assert "A run0, unperturbed: 75" in figures[0]
     assert "A run0: 33.33 [" in figures[1]
-    assert "B run1: 0 [0, 0]" in figures[1]
+    assert "B run1: 0</title>" in figures[1]  # all draws are the same: no interval
     assert "by method (6)" in text
     assert "def f():\n\\treturn 1\n</code>" in text
 

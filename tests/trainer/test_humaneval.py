@@ -166,6 +166,11 @@ def test_completions_made_elsewhere_are_counted(
     assert "8 samples of 4 problems" in out
     assert "50.0%" in out
     assert "37.5%" in out
+    nothing = tmp_path / "nothing.jsonl"
+    empty = [{"task_id": one.task_id, "completion": ""} for one in load_problems(problems)]
+    nothing.write_text("".join(json.dumps(line) + "\n" for line in empty))
+    evaluate(options(tmp_path, problems, samples=str(nothing), out=None, json=False))
+    assert "0.0% (-)" in capfd.readouterr().out
 
 
 def test_a_canonical_solution_passes_and_an_empty_one_does_not(tmp_path: Path, problems: str) -> None:

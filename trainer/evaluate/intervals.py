@@ -29,10 +29,18 @@ class Interval:
         """As JSON."""
         return {name: round(value, digits) for name, value in vars(self).items()}
 
+    @property
+    def known(self) -> bool:
+        """Of one document, or where all are the same, all draws are equal, and how far it may move is not known."""
+        return self.low < self.high
+
     def cells(self) -> tuple[str, str]:
-        """The figure and its interval, for a table; of one document, or where all are the same, nothing is known."""
-        known = self.low < self.high
-        return f"{self.value:.4f}", f"{self.low:.3f} to {self.high:.3f}" if known else "-"
+        """The figure and its interval, for a table."""
+        return f"{self.value:.4f}", f"{self.low:.3f} to {self.high:.3f}" if self.known else "-"
+
+    def share(self) -> str:
+        """As percentages, for a table's cell."""
+        return f"{self.value:.1%}" + (f" ({self.low:.1%} to {self.high:.1%})" if self.known else " (-)")
 
 
 def ratio(

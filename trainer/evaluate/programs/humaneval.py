@@ -19,6 +19,7 @@ from schemas.digests import digest_of
 from schemas.errors import UserError
 from schemas.files import write_whole
 from schemas.remote import is_remote, local_path
+from trainer.evaluate.intervals import Interval
 from trainer.evaluate.journal import FOLDER, Journal, folder_of, identity_of, print_table
 from trainer.evaluate.programs.passk import estimate
 from trainer.evaluate.programs.problems import Problem, load_problems
@@ -164,7 +165,7 @@ def _passes(kept: dict[str, list[dict[str, Any]]], ks: Sequence[int], programs: 
         (len(found), sum(all(one["status"] == Status.PASSED for one in item["outcomes"][:programs]) for item in found))
         for found in kept.values()
     ]
-    return {f"pass@{k}": {key: round(value, 6) for key, value in vars(estimate(counts, k)).items()} for k in ks}
+    return {f"pass@{k}": estimate(counts, k).rounded(6) for k in ks}
 
 
 def _source(options: HumanevalOptions, generator: Generator) -> dict[str, Any]:
@@ -266,10 +267,7 @@ def _print(options: HumanevalOptions, figures: dict[str, Any], path: Path) -> No
     print_table(
         "",
         ["tests", *figures["base"]],
-        [
-            [name, *(f"{one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%})" for one in figures[name].values())]
-            for name in names
-        ],
+        [[name, *(Interval(**estimated).share() for estimated in figures[name].values())] for name in names],
     )
     print_table(
         "",

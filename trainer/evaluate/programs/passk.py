@@ -7,22 +7,13 @@ not how much other samples would.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from schemas.errors import UserError
+from trainer.evaluate.intervals import Interval
 
 _DRAWS = 10_000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over problems, and its 95 % bootstrap interval; all between 0 and 1."""
-
-    value: float
-    low: float
-    high: float
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
@@ -43,8 +34,8 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
     return float(1.0 - np.prod(np.maximum(failing, 0.0)))
 
 
-def estimate(counts: Sequence[tuple[int, int]], k: int, seed: int = 0) -> Estimate:
-    """The mean over problems.
+def estimate(counts: Sequence[tuple[int, int]], k: int, seed: int = 0) -> Interval:
+    """The mean over problems, its value and ends between 0 and 1.
 
     Args:
         counts: samples and passed ones by problem; one or more.
@@ -63,4 +54,4 @@ def estimate(counts: Sequence[tuple[int, int]], k: int, seed: int = 0) -> Estima
         drawn = generator.integers(len(values), size=(1000, len(values)))
         means[start : start + 1000] = values[drawn].mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
-    return Estimate(float(values.mean()), float(low), float(high))
+    return Interval(float(values.mean()), float(low), float(high))
