@@ -21,7 +21,7 @@ def bits(found: Found) -> str | None:
     yards: dict[str, list[Mark]] = {}
     by_group: dict[str, list[Mark]] = {}
     rows: list[list[str]] = []
-    compared_on: dict[tuple[str, ...], list[str]] = {}
+    compared_on: list[tuple[str, dict[str, float], list[str]]] = []
     for label, at, one in found:
         whole, groups = object_in(one.figures, "all"), one.figures.get("groups")
         if not whole:
@@ -34,12 +34,14 @@ def bits(found: Found) -> str | None:
             if row is not whole and (triple := generic.interval(row.get("raw"))) is not None:
                 by_group.setdefault(group, []).append(marked(label, at, triple))
             rows.append([
-                name(label), name(group), *(bits_cell(row.get(key)) for key in ("documents", "raw_bytes")),
+                name(label), name(group), *(bits_cell(row.get(key)) for key in ("pieces", "documents", "raw_bytes")),
                 *(bits_cell(row.get(key)) if key in row else "–" for key in ("raw", "comp")),
             ])  # fmt: skip
             compared = _yardsticks(row)
-            cells = (name(group), *(bits_cell(value) for value in compared.values()))
-            compared_on.setdefault(cells, []).append(name(label))
+            beside = next((labels for of, known, labels in compared_on if (of, known) == (group, compared)), None)
+            if beside is None:
+                compared_on.append((group, compared, beside := []))
+            beside.append(name(label))
             if row is whole:
                 for yard, value in compared.items():
                     mark = Mark(value=value, label=f"{yard}, on the documents of {label}", colour=charts.GREY)
@@ -52,8 +54,12 @@ def bits(found: Found) -> str | None:
     if len(by_group) > 1:
         svg = charts.intervals("Bits per byte of raw views by group", "bits per byte", list(by_group.items()))
         parts.append(figure(svg, "Raw views by group."))
-    columns = ["run", "group", "documents", "bytes", "raw, bits/byte", "comp, bits/raw byte"]
-    yard_rows = [[*cells, ", ".join(labels)] for cells, labels in compared_on.items()]
+    columns = ["run", "group", "pieces", "documents", "bytes", "raw, bits/byte", "comp, bits/raw byte"]
+    yard_rows = [
+        [name(group), *(bits_cell(compared[yard]) if yard in compared else "–" for yard in names), ", ".join(labels)]
+        for group, compared, labels in compared_on
+        if compared
+    ]
     models = table("Bits per raw byte of models; intervals of 95 % by drawing documents anew.", columns, rows)
     others = table("The same of yardsticks on the same documents.", ["group", *names, "beside"], yard_rows)
     return f'<div class="figures">{"".join(parts)}</div>{models}{others if names else ""}'

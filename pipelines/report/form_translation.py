@@ -34,8 +34,8 @@ def translation(found: Found) -> str | None:
     svg = charts.intervals("Bits per byte by what stood before", "bits per byte of raw bytes", list(marks.items()))
     caption = "Raw bytes of a document by what stood before them; intervals of 95 % by drawing documents anew."
     columns = [
-        "run", "group", "documents", "own comp view", "another's", "none", "own less another's", "own less none",
-        "written exactly", "character errors",
+        "run", "group", "pieces", "documents", "own comp view", "another's", "none", "own less another's",
+        "own less none", "written exactly", "character errors",
     ]  # fmt: skip
     return "".join([*parts, figure(svg, caption), table("Bits per byte of raw bytes.", columns, rows), *examples])
 
@@ -56,4 +56,4 @@ def _gate(label: str, gate: Triple, *, aligned: bool) -> str:
 
 
 _CONTEXTS = {"own": "own comp view", "other": "another's comp view", "none": "nothing"}
-_TRANSLATED = ("documents", *_CONTEXTS, "gate", "gain", "exact", "character_error")
+_TRANSLATED = ("pieces", "documents", *_CONTEXTS, "gate", "gain", "exact", "character_error")

@@ -32,14 +32,14 @@ def glance(data: Dataset | None, runs: Sequence[Run]) -> str:
 def _of_run(run: Run) -> list[tuple[str, str]]:
     """Value and HTML words: bits per byte on held-out documents, the gate, pass@1."""
     found = []
-    bits = _largest(run, "bpb", "documents")
+    bits = _largest(run, "bpb", "pieces")
     value = number(bits.figures.get("bits_per_byte")) if bits is not None else None
     if value is not None and bits is not None:
         view = "" if bits.figures.get("view") == "raw" else " (comp view)"
         found.append((f"{value:.3f}", f"bits per byte{view}"))
     elif (value := run.last("validation_bits_per_byte")) is not None:
         found.append((f"{value:.3f}", "bits per held-out byte at the end of training"))
-    gate = _figure(_largest(run, "translation", "documents"), "all", "gate")
+    gate = _figure(_largest(run, "translation", "pieces"), "all", "gate")
     if gate is not None:
         found.append((f"{gate:+.3f}", "bits a byte, own less another&#x27;s comp view"))
     programs = _largest(run, "humaneval", "problems")

@@ -5,6 +5,7 @@ A path that the user gave for this report is shown as it was given; of any other
 
 import re
 from collections.abc import Collection
+from itertools import count
 from typing import Any
 
 from schemas.secrets import HIDDEN, redacted
@@ -32,14 +33,23 @@ def shown(text: str, given: Collection[str]) -> str:
     return _PATH.sub(short, text)
 
 
+_TEXTS = "examples"
+"""Of an evaluation: text of the corpus and of the model, which is shown as it is, and not of this machine."""
+
+
 def cleaned(value: Any, given: Collection[str]) -> Any:
-    """A JSON value with all texts as `shown` gives them."""
+    """A JSON value with all texts as `shown` gives them; keys that become alike are told apart by a number."""
     if isinstance(value, str):
         return shown(value, given)
     if isinstance(value, dict):
-        return {
-            shown(key, given): HIDDEN if _is_secret(key, item) else cleaned(item, given) for key, item in value.items()
-        }
+        found: dict[str, Any] = {}
+        for key, item in value.items():
+            word = shown(key, given)
+            if word in found:
+                word = next(numbered for n in count(2) if (numbered := f"{word} ({n})") not in found)
+            hidden = HIDDEN if _is_secret(key, item) else cleaned(item, given)
+            found[word] = item if key == _TEXTS else hidden
+        return found
     if isinstance(value, list):
         return [cleaned(item, given) for item in value]
     return value

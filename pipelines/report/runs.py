@@ -90,16 +90,15 @@ class Run:
         return found[-1][1] if found else None
 
 
+_LARGEST = 1e100
+"""What is more is a fault of the log, and can neither be drawn nor added up."""
+
+
 def number(value: object) -> float | None:
-    """A finite number as such, None for anything else (true and false are none)."""
-    if type(value) is float:
-        return value if math.isfinite(value) else None
-    if type(value) is not int:
+    """A number that can be drawn and added up, None for anything else (true and false are none)."""
+    if isinstance(value, bool) or not isinstance(value, float | int):
         return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None
+    return float(value) if abs(value) < _LARGEST else None  # not a number is not less, either
 
 
 def read_runs(places: Sequence[str]) -> list[Run]:

@@ -139,8 +139,9 @@ def _ratios(found: Sequence[tuple[int, int]]) -> str:
     together = -(-(last + 1 - first) // _MOST_BARS)  # steps of a bar
     every = -(-(last + 1 - first) // (together * _MOST_LABELS))  # bars of a label
     for number, at in enumerate(range(first, last + 1, together)):
-        low, high = at * _RATIO_STEP, (at + together) * _RATIO_STEP
-        count = sum(counts.get(step, 0) for step in range(at, min(at + together, last + 1)))
+        after = min(at + together, last + 1)
+        low, high = at * _RATIO_STEP, after * _RATIO_STEP
+        count = sum(counts.get(step, 0) for step in range(at, after))
         label = "" if number % every else f"{low:.1f}"
         columns.append((label, count / total, f"{low:.1f} to {high:.1f}: {count:,} documents"))
     if beyond:

@@ -59,10 +59,10 @@ def bpb(raw: float, comp: float | None, gzip: float = 4.0) -> dict[str, Any]:
     def row(group: str, more: float) -> dict[str, Any]:
         views = {"raw": around(raw + more)} | ({} if comp is None else {"comp": around(comp + more), "symbols": 7})
         yardsticks = {"markov": {"1": 3.5, "2": 2.5 + more}, "compressors": {"gzip -9": gzip + more}}
-        return {"group": group, "documents": 10, "raw_bytes": 5000, **views, **yardsticks}
+        return {"group": group, "pieces": 20, "documents": 10, "raw_bytes": 5000, **views, **yardsticks}
 
     return {
-        "documents": 10, "raw_bytes": 5000, "view": "raw", "bits_per_byte": raw, "markov": {"1": 3.5},
+        "pieces": 20, "documents": 10, "raw_bytes": 5000, "view": "raw", "bits_per_byte": raw, "markov": {"1": 3.5},
         "all": row("all", 0), "groups": [row("py", 0.25), row("md", -0.25)],
     }  # fmt: skip
 
@@ -78,14 +78,14 @@ def humaneval(passed: float, *, plus: bool) -> dict[str, Any]:
 
 def translation(gate: float) -> dict[str, Any]:
     row = {
-        "group": "all", "documents": 3, "raw_bytes": 99, "own": around(2.5), "other": around(2.5 - gate),
+        "group": "all", "pieces": 4, "documents": 3, "raw_bytes": 99, "own": around(2.5), "other": around(2.5 - gate),
         "none": around(2.75), "gate": around(gate), "gain": around(-0.25), "exact": around(0.5),
         "character_error": around(0.125),
     }  # fmt: skip
     example = {"right": "a = 1\n<b>", "written": HOSTILE, "own": 1.5, "other": 2.0, "none": 2.25}
     return {
-        "documents": 3, "skipped": 1, "aligned": gate < -0.3, "all": row, "groups": [{**row, "group": "py"}],
-        "examples": [example],
+        "pieces": 4, "documents": 3, "skipped": 1, "aligned": gate < -0.3, "all": row,
+        "groups": [{**row, "group": "py"}], "examples": [example],
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Evaluations in the report: known ones drawn with all runs, unknown ones and damaged ones shown as they are."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,21 @@ def test_bits_per_byte_of_runs_stand_beside_yardsticks(section: Callable[..., st
 def test_other_documents_have_other_yardsticks(section: Callable[..., str]) -> None:
     text = section("bpb", bpb(2.25, 1.75, gzip=4.0), bpb(3.0, None, gzip=4.5))
     assert text.count("<title>gzip -9") == 2
+
+
+def test_a_run_without_markov_models_has_no_figures_of_others_below_them(section: Callable[..., str]) -> None:
+    plain = bpb(3.0, None)
+    for row in (plain["all"], *plain["groups"]):
+        row["markov"] = {}
+    text = section("bpb", bpb(2.25, 1.75), plain)
+    table = text[text.index("The same of yardsticks") :]
+    head, *lines = table[: table.index("</table>")].split("<tr>")[1:]
+    heads = re.findall(r"<th[^>]*>(.*?)</th>", head)
+    rows = [dict(zip(heads, re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", line), strict=True)) for line in lines]
+    (with_them, without) = (row for row in rows if row["group"] == "all")
+    assert without["beside"] == "B run1"
+    assert [without[head] for head in heads if head.startswith("Markov")] == ["–"] * (len(heads) - 3)
+    assert with_them["gzip -9"] == without["gzip -9"]
 
 
 def test_pass_rates_are_drawn_by_k_and_tests(section: Callable[..., str]) -> None:

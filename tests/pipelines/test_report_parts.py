@@ -158,6 +158,11 @@ def test_values_under_names_of_secrets_are_hidden() -> None:
     }  # fmt: skip
 
 
+def test_nothing_is_lost_where_paths_become_alike_and_texts_of_a_model_stay() -> None:
+    found = privacy.cleaned({"/a/b/x": 1, "/c/d/x": 2, "examples": ["#!/usr/bin/env python", "</p/q>"]}, [])
+    assert found == {"…/x": 1, "…/x (2)": 2, "examples": ["#!/usr/bin/env python", "</p/q>"]}
+
+
 def test_labels_tell_runs_apart() -> None:
     assert runs.labels(["runs/a", "runs/b/"]) == ["a", "b"]
     assert runs.labels(["x/a/run", "y/a/run"]) == ["x/a/run", "y/a/run"]

@@ -185,4 +185,5 @@ def test_a_sample_by_bytes_ends_where_it_has_them() -> None:
     for raw_bytes in (1, 10, 60):
         sizes = [size for _, size in chosen(dataset, sample(dataset, 0.5, raw_bytes=raw_bytes))]
         assert raw_bytes <= sum(sizes) < raw_bytes + 9
+    assert len(chosen(dataset, sample(dataset, 0.5, raw_bytes=0))) == 1
     assert sample(MemoryDataset([[Row(b"")]]), None, count=3) == {}

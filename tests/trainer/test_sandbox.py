@@ -238,6 +238,8 @@ def test_without_namespaces_it_refuses_and_unsafe_runs(monkeypatch: pytest.Monke
     assert run_program("while True: pass", LIMITS, unsafe=True).detail == "1 s of processor time"
     outcome = run_program("import time\ntime.sleep(1000)", Limits(seconds=1), unsafe=True)
     assert (outcome.status, outcome.detail) == (Status.TIMEOUT, "1 s of time")
+    stopping = "import os, signal, time\nwhile True: os.kill(os.getppid(), signal.SIGSTOP)"
+    assert run_program(stopping, Limits(seconds=1), unsafe=True).status is Status.TIMEOUT
     text = """
         import os, time
         if os.fork() == 0:

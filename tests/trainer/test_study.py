@@ -19,21 +19,23 @@ from schemas.draws import draw_u64, split_uniform, uniform
 from schemas.errors import UserError
 from trainer.config import TrainOptions
 from trainer.data.views import Mode, is_raw_text
+from trainer.evaluate.journal import Journal
 from trainer.study.command import StudyOptions, study
 from trainer.study.comparisons import raw_bytes_for
 from trainer.study.noise import pooled
 from trainer.study.plan import Arm, DatasetPlan, Plan, ScalePlan, Sizing
 from trainer.study.presets import PRESETS
 from trainer.study.raw_text import raw_text
-from trainer.study.runs import RECORD, Run, runs_of, shape_of
-from trainer.study.tables import tables, to_markdown
+from trainer.study.runs import RECORD, Run, check_datasets, runs_of, shape_of
+from trainer.study.tables import tables, to_markdown, write_tables
 
 SCALE = ScalePlan(scale="tiny", symbols=100_000, batch=4, sequence=256)
 
 
 def plan_of(*arms: Arm, **fields: Any) -> Plan:
-    given = {"name": "t", "corpus": "stdlib", "scales": (SCALE,), "seeds": (0, 1), **fields}
-    return Plan(datasets=(DatasetPlan(name="d", options=()),), arms=arms, **given)
+    datasets = (DatasetPlan(name="d", options=()),)
+    given = {"name": "t", "corpus": "stdlib", "datasets": datasets, "scales": (SCALE,), "seeds": (0, 1), **fields}
+    return Plan(arms=arms, **given)
 
 
 BYTES = Arm(name="bytes", dataset="d", mode=Mode.BYTES)
@@ -72,6 +74,8 @@ def test_presets_are_plans_and_come_back_from_their_files(name: str) -> None:
         ((baseline(Sizing.ONE_PASS), PROXY), {}, "must stand before it"),
         ((dataclasses.replace(BYTES, of="bytes"),), {}, "do not go together"),
         ((PROXY, dataclasses.replace(baseline(Sizing.ONE_PASS), mode=Mode.COMP_ONLY)), {}, "its mode must be bytes"),
+        ((dataclasses.replace(BYTES, mode=Mode.COMP_ONLY, raw_text_bytes=9),), {}, "reads no raw text that could be"),
+        ((BYTES,), {"datasets": 2 * (DatasetPlan(name="d", options=()),)}, "datasets d, d: each may be there once"),
         ((BYTES,), {"seeds": ()}, "a seed at least"),
         ((BYTES,), {"scales": (dataclasses.replace(SCALE, symbols=1000),)}, "less than one step"),
         ((BYTES,), {"scales": (dataclasses.replace(SCALE, scale="huge"),)}, "huge"),
@@ -91,7 +95,7 @@ def test_a_file_that_is_no_plan_is_one_line(data: bytes) -> None:
 def keep(run: Run, **fields: Any) -> dict[str, Any]:
     record = {
         "settings": run.settings, "dataset_digest": "d", "dataset_documents": 4000, "raw_text_documents": 30,
-        "documents": 400, "translated": 100,
+        "pieces": 400, "documents": 100, "translated": 100,
         "gate_interval": None if fields.get("gate") is None else [fields["gate"] - 0.05, fields["gate"] + 0.05],
         "scale": run.scale.scale, "arm": run.arm.name, "seed": run.seed, "steps": 97, "symbols": 99_000,
         "raw_view_bytes": 0, "comp_view_bytes": 0, "pairs": 0, "dataset_raw_bytes": 400_000, "raw_text_bytes": 38_000,
@@ -323,9 +327,14 @@ def test_a_plan_may_grow_and_keeps_what_is_done(tmp_path: Path, capsys: pytest.C
     def call(plan: Plan) -> str:
         path = tmp_path / "given.json"
         path.write_text(plan.to_json())
+        before = plan_file.read_bytes() if plan_file.exists() else None
         study(StudyOptions(plan=str(path), out=str(tmp_path), dry_run=True))
-        return capsys.readouterr().out
+        assert (plan_file.read_bytes() if plan_file.exists() else None) == before  # only shown
+        told = capsys.readouterr().out
+        study(StudyOptions(plan=str(path), out=str(tmp_path), slurm=True))
+        return told
 
+    plan_file = tmp_path / "plan.json"
     plan = plan_of(BYTES, PROXY, seeds=(0,))
     assert "0 of 2 runs" in call(plan)
     keep(runs_of(plan, tmp_path)[1])
@@ -340,6 +349,59 @@ def test_a_plan_may_grow_and_keeps_what_is_done(tmp_path: Path, capsys: pytest.C
     call(dataclasses.replace(more, gate=-0.2))  # of tables, of no record
 
 
+def log_line(step: int, validated: float | None) -> dict[str, Any]:
+    seen = {"symbols": 1024, "raw_view_bytes": 100, "comp_view_bytes": 0, "pairs": 0}
+    return {"step": step, "symbols_per_second": 1e4, "validation_bits_per_byte": validated, **seen}
+
+
+def test_a_record_is_of_what_the_plan_asks_for_alone(tmp_path: Path) -> None:
+    (run,) = runs_of(plan_of(BYTES, seeds=(0,)), tmp_path)
+    steps = run.size().steps
+    assert (steps, run.plan.validations) == (98, 10)
+
+    def write(*validated: int) -> None:
+        lines = [log_line(step, 2.5 if step in validated else None) for step in range(steps)]
+        (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def evaluate(name: str, figures: dict[str, Any], **configuration: Any) -> None:
+        with Journal(run.folder / "evaluations", name, configuration) as journal:
+            journal.finish(figures)
+
+    whole = {"pieces": 5, "documents": 3, "raw": {"value": 2.0}, "compressors": {"gzip": 4.0}, "markov": {}}
+    evaluate("bpb", {"all": whole})
+    evaluate("humaneval", {"base": {"pass@1": {"value": 0.5}}})  # by hand: the plan has no problems
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_dataset", lambda _: numbered_dataset(0, groups=1, rows=1, longest=1))
+        write(9, 19, 29, 39, 49, 59, 69, 79, 89, 97)
+        record = run.make_record()
+        assert [record[name] for name in ("pieces", "documents", "raw_bits_per_byte")] == [5, 3, 2.0]
+        assert record["pass_at_1"] is None
+        assert len(record["curve"]) == 10
+        write(19, 39, 59, 79, 97)
+        with pytest.raises(UserError, match="validations at other steps than the plan's 10"):
+            run.make_record()
+        write(9, 19, 29, 39, 49, 59, 69, 79, 89, 97)
+        evaluate("bpb", {"all": whole}, documents=7)
+        with pytest.raises(UserError, match="evaluations: several results of bpb"):
+            run.make_record()
+
+
+def test_a_table_of_values_has_the_same_columns_whatever_is_done_first(tmp_path: Path) -> None:
+    plan = plan_of(BYTES, PROXY, seeds=(0,))
+    heads = []
+    for place, figures in enumerate(({}, {"gate": -0.5})):
+        out = tmp_path / str(place)
+        run = runs_of(plan, out)[place]
+        keep(run, **figures)
+        write_tables(plan, out, [run])
+        head, *rows = (out / "results.csv").read_text().splitlines()
+        heads.append(head)
+        assert len(rows) == 1
+        assert ("-0.55" in rows[0]) is bool(place)
+    assert heads[0] == heads[1]
+    assert heads[0].endswith(",gate_low,gate_high")
+
+
 def test_runs_of_another_dataset_are_refused(tmp_path: Path) -> None:
     plan = plan_of(BYTES, seeds=(0,))
     path = tmp_path / "given.json"
@@ -352,15 +414,21 @@ def test_runs_of_another_dataset_are_refused(tmp_path: Path) -> None:
     (run,) = runs_of(plan, tmp_path)
     keep(run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_dataset", lambda _: numbered_dataset(0, groups=1, rows=1, longest=1))
-        with pytest.raises(UserError, match=r"record\.json: of another dataset than memory, whose documents have"):
-            run.check_dataset(keep_again(run))
+        patch.setattr("trainer.study.runs.Dataset", lambda _: numbered_dataset(0, groups=1, rows=1, longest=1))
+        with pytest.raises(UserError, match=r"record\.json: of another dataset than .*d or other records, whose docum"):
+            check_datasets([run])
 
 
-def keep_again(run: Run) -> dict[str, Any]:
-    record = run.record
-    assert record is not None
-    return record
+def test_records_of_two_versions_of_a_dataset_are_not_put_in_one_table(tmp_path: Path) -> None:
+    plan = plan_of(BYTES, seeds=(0, 1))
+    path = tmp_path / "given.json"
+    path.write_text(plan.to_json())
+    first, second = runs_of(plan, tmp_path)
+    keep(first)
+    keep(second, dataset_digest="e")
+    with pytest.raises(UserError, match=r"tiny-bytes-s1/record\.json: of another dataset"):
+        study(StudyOptions(plan=str(path), out=str(tmp_path), minutes=1e-9))
+    assert not (tmp_path / "results.md").exists()
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -393,6 +461,12 @@ def test_jobs_for_slurm_put_baselines_last(tmp_path: Path) -> None:
     assert not any("same-steps" in name for name in names[:first])
     assert f"--array=1-{first} " in (tmp_path / "jobs.sh").read_text()
     subprocess.run(["sh", "-n", str(tmp_path / "jobs.sh")], check=True)
+    for only, arrays in ((names[:1], ["--array=1-1 "]), (names[-2:], ["--array=1-2 "])):
+        study(StudyOptions(preset="paper", out=str(tmp_path), slurm=True, corpus="s3://bucket/text", only=tuple(only)))
+        found = [line for line in (tmp_path / "jobs.sh").read_text().splitlines() if "sbatch" in line]
+        assert len(found) == 1
+        assert arrays[0] in found[0]
+        assert "--dependency" not in found[0]  # there is no job that it could follow
 
 
 SOME = (

@@ -79,6 +79,7 @@ def sample(
     Returns:
         Row numbers by ordinal of their row group, both ascending.
     """
+    raw_bytes = max(1, raw_bytes)
     pieces: dict[bytes, list[_Piece]] = defaultdict(list)  # heaps
     first_bytes = 0  # of each document's first piece
     for ordinal in range(len(dataset)):

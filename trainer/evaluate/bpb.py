@@ -26,7 +26,18 @@ from trainer.data.rows import Document
 from trainer.data.views import Mode
 from trainer.evaluate import yardsticks
 from trainer.evaluate.blocks import EMPTY, Block, batch_of, blocks_of, comp_blocks_of
-from trainer.evaluate.documents import By, Text, check_proxy, dataset_of, grouped, texts_of, watched
+from trainer.evaluate.documents import (
+    By,
+    Text,
+    check_proxy,
+    count_column,
+    counted,
+    dataset_of,
+    grouped,
+    how_many,
+    texts_of,
+    watched,
+)
 from trainer.evaluate.intervals import Interval, ratio
 from trainer.evaluate.journal import Journal, folder_of, identity_of, print_table
 from trainer.evaluate.markov import MarkovModel
@@ -53,7 +64,7 @@ class BpbOptions:
         views: raw and comp; default those that the model was trained on.
         context: ids a block; default the sequence that was trained on.
         stride: labels that count in a block after the first; default the context: blocks do not overlap.
-        documents: at most so many, as many different ones as there are before a second piece of any.
+        documents: at most so many, or pieces where they are stored in pieces: one of each before a second of any.
         by: one row for each group (by default a file's extension) or each source (input file).
         batch: documents kept at a time: what a kill may cost. No figure depends on it.
         markov: orders of Markov models to put beside it, 0 to 2, counted on 256 MiB of training text at most. None with
@@ -120,7 +131,7 @@ def evaluate(options: BpbOptions) -> dict[str, Any]:
     orders = () if options.all_documents else options.markov
     with Journal(folder_of(options.run, options.out), "bpb", configuration, afresh=options.afresh) as journal:
         left = [text for text in texts if text.key not in journal.items]
-        shown = watched(left, "documents", total=len(texts), done=len(texts) - len(left))
+        shown = watched(left, "pieces", total=len(texts), done=len(texts) - len(left))
         items = ((text.key, _item(model, text, views, context, stride, sentinels=sentinels)) for text in shown)
         journal.add_all(items, options.batch)
         figures = figures_of(texts, journal.items, views, _markov(orders, dataset, val_fraction))
@@ -162,16 +173,17 @@ def figures_of(
         markov: models by order.
 
     Returns:
-        JSON: documents, raw_bytes, view (what the headline is about: raw, if the model knows it), bits_per_byte,
-        markov (bits per byte by order); "all" and "groups", rows of group, documents, raw_bytes, symbols (of comp),
-        raw and comp (value, low, high: bits per raw byte), markov, compressors (bits per byte by name).
+        JSON: pieces, documents, raw_bytes, view (what the headline is about: raw, if the model knows it),
+        bits_per_byte, markov (bits per byte by order); "all" and "groups", rows of group, pieces, documents,
+        raw_bytes, symbols (of comp), raw and comp (value, low, high: bits per raw byte), markov, compressors (bits
+        per byte by name).
     """
     texts = sorted(texts, key=lambda text: text.key)  # whatever the order in which they were read
     bits = {name: {text.key: model.bits(text.raw) for text in texts} for name, model in markov.items()}
     rows = [_row(name, some, items, views, bits) for name, some in grouped(texts).items()]
     whole = _row("all", texts, items, views, bits)
     return {
-        "documents": len(texts), "raw_bytes": whole["raw_bytes"], "view": views[0],
+        **counted(texts), "raw_bytes": whole["raw_bytes"], "view": views[0],
         "bits_per_byte": whole[views[0]]["value"], "markov": whole["markov"], "all": whole, "groups": rows,
     }  # fmt: skip
 
@@ -183,7 +195,7 @@ def _row(
     found = [items[text.key] for text in texts]
     lengths = [len(text.raw) for text in texts]
     size = sum(lengths)
-    row: dict[str, Any] = {"group": name, "documents": len(texts), "raw_bytes": size}
+    row: dict[str, Any] = {"group": name, **counted(texts), "raw_bytes": size}
     if "comp" in views:
         row["symbols"] = sum(item["symbols"] for item in found)
     for view in views:
@@ -255,17 +267,18 @@ def _first(size: int, documents: Iterator[Document]) -> Iterator[bytes]:
 def _print(options: BpbOptions, figures: dict[str, Any], path: str) -> None:
     kind = "documents" if options.all_documents else "held-out documents"
     what = "bits per byte" if figures["view"] == "raw" else "bits per raw byte (comp view)"
-    sys.stdout.write(f"{options.run}: {figures['bits_per_byte']:.4f} {what} on {figures['documents']:,} {kind}\n")
+    sys.stdout.write(f"{options.run}: {figures['bits_per_byte']:.4f} {what} on {how_many(figures, kind)}\n")
     for order, value in figures["markov"].items():
         sys.stdout.write(f"Markov model of order {order}: {value:.4f}\n")
     rows = [*figures["groups"], figures["all"]]
     views = [view for view in ("raw", "comp") if view in figures["all"]]
+    count = count_column(figures)
     print_table(
         "bits per raw byte of the model, by view",
-        [options.by, "documents", "bytes", *(column for view in views for column in (view, "95 %"))],
+        [options.by, count, "bytes", *(column for view in views for column in (view, "95 %"))],
         [
             [
-                row["group"], f"{row['documents']:,}", f"{row['raw_bytes']:,}",
+                row["group"], *(f"{row[name]:,}" for name in (count, "raw_bytes")),
                 *(cell for view in views for cell in Interval(**row[view]).cells()),
             ]
             for row in rows

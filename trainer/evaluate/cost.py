@@ -28,7 +28,7 @@ from schemas.machine import processor
 from schemas.vocabulary import BOS, BYTE_OFFSET, COMP_OFFSET, COMP_OPEN, EOS, RAW_CLOSE
 from trainer.checkpoints.restore import Restored, restore
 from trainer.data.views import Mode
-from trainer.evaluate.documents import By, Text, check_proxy, dataset_of, grouped, texts_of, watched
+from trainer.evaluate.documents import By, Text, check_proxy, counted, dataset_of, grouped, texts_of, watched
 from trainer.evaluate.journal import Journal, dtype_of, folder_of, model_digest, print_table
 from trainer.evaluate.timing import Timing, cache_bytes, time_bytes, time_symbols, weight_bytes
 from trainer.inference.decoding import Generator
@@ -124,7 +124,7 @@ def evaluate(options: CostOptions) -> dict[str, Any]:
         JSON: device, dtype, threads, bytes_per_symbol, symbols_from (what the model of symbols is); rows, a model and
         prompt each: model, prompt_bytes, weight_bytes, cache_bytes, bytes_per_pass, and below "seconds" first, per_byte
         (median, low, high), bytes_per_second, peak_bytes (taken beyond the weights, as measured; null where it cannot
-        be); acceptance: rows of group, documents, bytes a pass by number of heads.
+        be); acceptance: rows of group, pieces, documents, bytes a pass by number of heads.
 
     Raises:
         UserError: no run, a run of another kind, two runs whose trunks differ, no held-out documents.
@@ -338,7 +338,7 @@ def _accepted(
             made += result.made - 1 + (result.ended == "end")
             passes += result.passes - 1
         rates[str(count)] = round(made / passes, 4) if passes else None
-    return {"group": name, "documents": len(texts), "bytes_per_pass": rates}
+    return {"group": name, **counted(texts), "bytes_per_pass": rates}
 
 
 def _print(options: CostOptions, figures: dict[str, Any], path: str) -> None:

@@ -1,7 +1,7 @@
 """The documents that an evaluation is about: held-out ones of a dataset, with their group and the views it needs."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -149,6 +149,30 @@ def grouped(texts: Iterable[Member], most: int = GROUPS) -> dict[str, list[Membe
         return {name: found[name] for name in names}
     kept = {name: found[name] for name in names[: most - 1]}
     return {**kept, "(others)": [text for name in names[most - 1 :] for text in found[name]]}
+
+
+class OfDocument(Protocol):
+    """What is a document or a piece of one."""
+
+    @property
+    def doc_id(self) -> str:
+        """Of the document."""
+
+
+def counted(texts: Sequence[OfDocument]) -> dict[str, int]:
+    """How many pieces there are, and of how many documents; where these are stored whole, as many."""
+    return {"pieces": len(texts), "documents": len({text.doc_id for text in texts})}
+
+
+def count_column(row: Mapping[str, Any]) -> str:
+    """Which of `counted` a table has, whose heading tells the other: pieces where documents have several."""
+    return "pieces" if row["pieces"] > row["documents"] else "documents"
+
+
+def how_many(row: Mapping[str, Any], kind: str) -> str:
+    """The same in words, such as 400 pieces of 101 held-out documents."""
+    pieces = f"{row['pieces']:,} pieces of " if row["pieces"] > row["documents"] else ""
+    return f"{pieces}{row['documents']:,} {kind}"
 
 
 def watched(items: Iterable[Item], word: str, *, total: int, done: int = 0) -> Iterator[Item]:

@@ -24,7 +24,17 @@ from schemas.errors import UserError
 from trainer.checkpoints.restore import Restored, restore
 from trainer.data.views import Mode
 from trainer.evaluate.blocks import Block, batch_of
-from trainer.evaluate.documents import By, check_proxy, dataset_of, grouped, texts_of, watched
+from trainer.evaluate.documents import (
+    By,
+    check_proxy,
+    count_column,
+    counted,
+    dataset_of,
+    grouped,
+    how_many,
+    texts_of,
+    watched,
+)
 from trainer.evaluate.intervals import Interval, ratio
 from trainer.evaluate.journal import Journal, folder_of, identity_of, print_table
 from trainer.evaluate.pairs import Ids, Pair, before_raw, distinct, others, pair_of, with_raw
@@ -49,7 +59,7 @@ class TranslationOptions:
         run: folder of the run, or of a full export.
         data: dataset; default the run's first.
         all_documents: take all documents, not only held-out ones: for a dataset that was not trained on.
-        documents: at most so many, as many different ones as there are before a second piece of any.
+        documents: at most so many, or pieces where they are stored in pieces: one of each before a second of any.
         max_bytes: raw bytes of a document, from its start, at most; cut where both views can be.
         written: of so many the model writes the bytes, too; default all; 0: bytes are only told, which is much faster.
         seed: of the choice of the other document.
@@ -119,7 +129,7 @@ def evaluate(options: TranslationOptions) -> dict[str, Any]:
                 found |= _written(writer, pair, distance)
             return found
 
-        shown = watched(left, "documents", total=len(pairs), done=len(pairs) - len(left))
+        shown = watched(left, "pieces", total=len(pairs), done=len(pairs) - len(left))
         journal.add_all(((pair.key, item(pair)) for pair in shown), options.batch)
         figures = figures_of(pairs, journal.items, skipped=skipped, examples=options.examples)
         path = journal.finish(figures)
@@ -179,18 +189,18 @@ def figures_of(
         examples: kept of what was written.
 
     Returns:
-        JSON: documents, skipped, aligned (whether the gate is passed); "all" and "groups", rows of group, documents,
-        raw_bytes; own, other, none, gate (own minus other), gain (own minus none), each value, low, high in bits per
-        byte; of those that the model wrote: written (their number), exact (share written to the last byte and no
-        further), character_error (edits of characters over those of the right text); examples: right, written (text),
-        own, other, none (bits per byte).
+        JSON: pieces, documents, skipped, aligned (whether the gate is passed); "all" and "groups", rows of group,
+        pieces, documents, raw_bytes; own, other, none, gate (own minus other), gain (own minus none), each value, low,
+        high in bits per byte; of those that the model wrote: written (their number), exact (share written to the last
+        byte and no further), character_error (edits of characters over those of the right text); examples: right,
+        written (text), own, other, none (bits per byte).
     """
     pairs = sorted(pairs, key=lambda pair: pair.key)
     whole = _row("all", pairs, items)
     gate = whole["gate"]
     kept = [pair for pair in pairs if "text" in items[pair.key]][:examples]
     return {
-        "documents": len(pairs), "skipped": skipped, "aligned": gate["value"] < GATE and gate["high"] < 0,
+        **counted(pairs), "skipped": skipped, "aligned": gate["value"] < GATE and gate["high"] < 0,
         "all": whole, "groups": [_row(name, some, items) for name, some in grouped(pairs).items()],
         "examples": [
             {
@@ -205,7 +215,7 @@ def figures_of(
 def _row(name: str, pairs: Sequence[Pair], items: dict[str, dict[str, Any]]) -> dict[str, Any]:
     found = [items[pair.key] for pair in pairs]
     lengths, documents = [len(pair.raw) for pair in pairs], [pair.doc_id for pair in pairs]
-    row: dict[str, Any] = {"group": name, "documents": len(pairs), "raw_bytes": sum(lengths)}
+    row: dict[str, Any] = {"group": name, **counted(pairs), "raw_bytes": sum(lengths)}
     for context in CONTEXTS:
         row[context] = ratio([item[context] for item in found], lengths, documents).rounded(6)
     for figure, less in (("gate", "other"), ("gain", "none")):
@@ -301,15 +311,16 @@ def _print(options: TranslationOptions, figures: dict[str, Any], path: str) -> N
     verdict = "aligned" if figures["aligned"] else "not aligned"
     sys.stdout.write(
         f"{options.run}: own minus other's comp view {gate.value:+.4f} bits per byte ({gate.low:+.4f} to "
-        f"{gate.high:+.4f}) on {figures['documents']:,} documents: {verdict} (gate: below {GATE})\n"
+        f"{gate.high:+.4f}) on {how_many(figures, 'documents')}: {verdict} (gate: below {GATE})\n"
     )
     rows = [*figures["groups"], whole]
+    count = count_column(figures)
     print_table(
         "bits per raw byte, by the comp view before it",
-        [options.by, "documents", "bytes", *CONTEXTS],
+        [options.by, count, "bytes", *CONTEXTS],
         [
             [
-                row["group"], f"{row['documents']:,}", f"{row['raw_bytes']:,}",
+                row["group"], *(f"{row[name]:,}" for name in (count, "raw_bytes")),
                 *(f"{row[context]['value']:.4f}" for context in CONTEXTS),
             ]
             for row in rows
@@ -323,7 +334,7 @@ def _print(options: TranslationOptions, figures: dict[str, Any], path: str) -> N
     if "exact" in whole:
         print_table(
             "written after the own comp view",
-            [options.by, "documents", "exact", "95 %", "character error", "95 %"],
+            [options.by, "written", "exact", "95 %", "character error", "95 %"],
             [
                 [
                     row["group"], f"{row['written']:,}",
@@ -334,7 +345,5 @@ def _print(options: TranslationOptions, figures: dict[str, Any], path: str) -> N
             ],
         )  # fmt: skip
     if figures["skipped"]:
-        sys.stdout.write(
-            f"{figures['skipped']:,} documents left out: none of their beginnings fits, or another has it\n"
-        )
+        sys.stdout.write(f"{figures['skipped']:,} left out: none of their beginnings fits, or another has it\n")
     sys.stdout.write(f"95 %: by drawing documents anew; all of it in {path}\n")

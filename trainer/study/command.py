@@ -23,7 +23,7 @@ from schemas.names import MANIFEST
 from trainer.evaluate.sandbox import kernel
 from trainer.study.plan import Plan
 from trainer.study.presets import PRESETS
-from trainer.study.runs import RECORD, Run, data_folder, preprocess_command, runs_of
+from trainer.study.runs import RECORD, Run, check_datasets, data_folder, preprocess_command, runs_of
 from trainer.study.slurm import write_jobs
 from trainer.study.tables import write_tables
 
@@ -88,13 +88,15 @@ def study(options: StudyOptions) -> None:
         raise UserError(f"plan {plan.name}: has no corpus of its own; give --corpus")
     out = Path(options.out or f"runs/study-{plan.name}")
     runs = runs_of(plan, out)
-    _keep_plan(out, plan, runs)
+    is_new = _check_plan(out, plan, runs)
     if unknown := set(options.only) - {run.name for run in runs}:
         raise UserError(f"--only {' '.join(sorted(unknown))}: no such run; --dry-run lists them")
     wanted = [run for run in runs if not options.only or run.name in options.only]
     if options.dry_run:
         sys.stdout.write(_overview(wanted))
         return
+    if is_new:
+        _write_plan(out, plan)
     if options.slurm:
         sys.stdout.write(write_jobs(plan, out, wanted) + "\n")
         return
@@ -107,10 +109,12 @@ def study(options: StudyOptions) -> None:
                 _make_dataset(worker, plan, dataset.name, out)
         if options.datasets_only:
             return
+        check_datasets(runs)
         _run_all(worker, wanted, options.gpus, options.processes, failed)
     except _StoppedError:
         left = sum(run.record is None for run in wanted)
         _say(f"{options.minutes:g} minutes are over; {left} of {len(wanted)} runs are left: the same command goes on")
+    check_datasets(runs)
     sys.stdout.write(write_tables(plan, out, runs))
     if failed:
         raise UserError(f"{len(failed)} of {len(wanted)} runs failed: {'; '.join(failed)}")
@@ -150,28 +154,40 @@ def _read_plan(options: StudyOptions) -> Plan:
     return plan if options.corpus is None else replace(plan, corpus=options.corpus)
 
 
-def _keep_plan(out: Path, plan: Plan, runs: list[Run]) -> None:
-    """Write the plan; one that is there may grow, by seeds, arms or scales, and keeps every run that is done.
+def _check_plan(out: Path, plan: Plan, runs: list[Run]) -> bool:
+    """See that the plan keeps every run that is done; it may grow, by seeds, arms or scales.
+
+    Returns:
+        Whether it is another one than the folder's.
 
     Raises:
-        UserError: a run that is done is not in the plan, or would be another one; or nothing can be written.
+        UserError: a run that is done is not in the plan, or would be another one.
     """
-    path, written = out / PLAN, plan.to_json().encode()
+    path = out / PLAN
     try:
-        if path.exists():
-            known = Plan.from_json(path.read_bytes(), str(path))
-            if known == plan:
-                return
-            done = {run.name for run in runs_of(known, out) if (run.folder / RECORD).exists()}
-            if lost := done - {run.name for run in runs}:
-                raise UserError(
-                    f"{path}: another plan than this, without {', '.join(sorted(lost)[:5])}, which {_are(len(lost))} "
-                    f"done; give another --out, or --plan {path} to go on with it"
-                )
-            for run in runs:
-                _ = run.record  # of this plan, or that is said
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give another --out") from None
+    known = Plan.from_json(data, str(path))
+    if known == plan:
+        return False
+    done = {run.name for run in runs_of(known, out) if (run.folder / RECORD).exists()}
+    if lost := done - {run.name for run in runs}:
+        raise UserError(
+            f"{path}: another plan than this, without {', '.join(sorted(lost)[:5])}, which {_are(len(lost))} done; "
+            f"give another --out, or --plan {path} to go on with it"
+        )
+    for run in runs:
+        _ = run.record  # of this plan, or that is said
+    return True
+
+
+def _write_plan(out: Path, plan: Plan) -> None:
+    try:
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, written)
+        write_whole(out / PLAN, plan.to_json().encode())
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
 
@@ -298,8 +314,7 @@ def _run_all(worker: _Worker, runs: list[Run], gpus: int, processes: int | None,
 
 
 def _run_one(worker: _Worker, run: Run, gpu: int | None, processes: int | None) -> None:
-    if (record := run.record) is not None:
-        run.check_dataset(record)
+    if run.record is not None:
         return
     worker.check()
     start = time.monotonic()

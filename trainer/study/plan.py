@@ -148,7 +148,10 @@ class Plan:
         datasets = {dataset.name for dataset in self.datasets}
         if not (self.arms and self.scales and self.seeds):
             raise UserError(f"plan {self.name}: expected an arm, a scale and a seed at least")
-        for what, given in (("arms", names), ("seeds", self.seeds), ("scales", [one.scale for one in self.scales])):
+        for what, given in (
+            ("arms", names), ("seeds", self.seeds), ("scales", [one.scale for one in self.scales]),
+            ("datasets", [one.name for one in self.datasets]),
+        ):  # fmt: skip
             if len(set(given)) < len(given):
                 raise UserError(f"plan {self.name}: {what} {', '.join(map(str, given))}: each may be there once")
         for place, arm in enumerate(self.arms):
@@ -164,6 +167,8 @@ class Plan:
                 raise UserError(f"plan {self.name}: arm {arm.name} is of {arm.of}, which must stand before it")
             if arm.raw_text_bytes is not None and arm.raw_text_bytes < 1:
                 raise UserError(f"plan {self.name}: arm {arm.name}: raw_text_bytes must be 1 or more")
+            if arm.raw_text_bytes is not None and arm.mode is Mode.COMP_ONLY:
+                raise UserError(f"plan {self.name}: arm {arm.name} reads no raw text that could be scarce")
             if arm.sizing.is_baseline and arm.mode is not Mode.BYTES:
                 raise UserError(f"plan {self.name}: arm {arm.name} is a baseline, so its mode must be bytes")
         if self.validations < 1:

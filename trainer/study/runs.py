@@ -9,12 +9,13 @@ Every step is a command that goes on where it was stopped, so a study does.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import UserError
+from schemas.names import MANIFEST
 from trainer.data.dataset import Dataset
 from trainer.data.views import Mode
 from trainer.evaluate.journal import FOLDER, read_results
@@ -119,19 +120,6 @@ class Run:
         plain: dict[str, Any] = json.loads(json.dumps(found))
         return plain
 
-    def check_dataset(self, record: dict[str, Any]) -> None:
-        """See that a record is of the dataset that is there.
-
-        Raises:
-            UserError: it is of another one.
-        """
-        dataset = self._dataset()
-        if record["dataset_digest"] != dataset.row_groups_digest:
-            raise UserError(
-                f"{self.folder / RECORD}: of another dataset than {dataset.url}, whose documents have changed (another "
-                "version of the corpus?); give another --out, and the study begins anew"
-            )
-
     def base(self) -> "Run | None":
         """The run that this one's size follows from."""
         if self.arm.of is None:
@@ -202,7 +190,7 @@ class Run:
             "--val-fraction", repr(self.plan.val_fraction), "--no-tensorboard",
             *(() if arm.main_heads is None else ("--main-heads", str(arm.main_heads))),
             *(() if scale.pair_symbols is None else ("--pair-symbols", str(min(scale.pair_symbols, size.sequence)))),
-            "--validate-every", str(-(-size.steps // self.plan.validations)), "--validate-bytes", str(VALIDATE_BYTES),
+            "--validate-every", str(self._validate_every(size.steps)), "--validate-bytes", str(VALIDATE_BYTES),
         ]  # fmt: skip
 
     def evaluate_commands(self) -> Iterator[list[str]]:
@@ -221,14 +209,42 @@ class Run:
             for what in ("humaneval", "robustness"):
                 yield ["evaluate", what, *run, "--problems", plan.problems]
 
+    def _validate_every(self, steps: int) -> int:
+        return -(-steps // self.plan.validations)
+
+    def _validated(self, steps: int) -> list[int]:
+        """Steps, from 0, after which held-out raw text is told: the last one, too."""
+        if self.arm.mode is Mode.COMP_ONLY:
+            return []
+        every = self._validate_every(steps)
+        return sorted({*range(every - 1, steps, every), steps - 1})
+
+    def _results(self) -> dict[str, dict[str, Any]]:
+        """Figures by evaluation, of those that the plan asks for.
+
+        Raises:
+            UserError: there are several of one.
+        """
+        asked = {command[1] for command in self.evaluate_commands()}
+        found: dict[str, dict[str, Any]] = {}
+        for result in read_results(self.folder / FOLDER):
+            name = result["evaluation"]
+            if name in found and name in asked:
+                raise UserError(
+                    f"{self.folder / FOLDER}: several results of {name}, made with other options or before the run was "
+                    "done, and nothing says which is the study's; delete that folder, and it is evaluated again"
+                )
+            found[name] = result["figures"]
+        return {name: figures for name, figures in found.items() if name in asked}
+
     def make_record(self) -> dict[str, Any]:
         """What is kept of a run whose commands have ended: its configuration, what it saw, its figures.
 
         Raises:
-            UserError: a log or a result is missing.
+            UserError: a log or a result is missing, or is not what the plan asks for.
         """
         lines = list(read_metrics(self.folder))
-        results = {result["evaluation"]: result["figures"] for result in read_results(self.folder / FOLDER)}
+        results = self._results()
         if not lines or "bpb" not in results:
             raise UserError(f"{self.folder}: no metrics or no result of bpb; delete the folder and run the study again")
         size = self.size()
@@ -236,6 +252,12 @@ class Run:
             raise UserError(
                 f"{self.folder}: {len(lines)} of {size.steps} steps are in its log; delete the folder and run the "
                 "study again"
+            )
+        curve = _curve(lines)
+        if [point["step"] for point in curve] != self._validated(size.steps):
+            raise UserError(
+                f"{self.folder}: its log has validations at other steps than the plan's {self.plan.validations} (was "
+                "the plan changed while it ran?); delete the folder and run the study again"
             )
         every, text, dataset = results["bpb"]["all"], self._raw_text(size), self._dataset()
         told = results.get("translation", {}).get("all", {})
@@ -259,19 +281,20 @@ class Run:
             "dataset_digest": dataset.row_groups_digest,
             "dataset_raw_bytes": int(dataset.raw_bytes.sum()),
             "dataset_documents": int(dataset.rows.sum()),
+            "pieces": every["pieces"],
             "documents": every["documents"],
             "raw_bits_per_byte": every.get("raw", {}).get("value"),
             "comp_bits_per_byte": every.get("comp", {}).get("value"),
             **{f"after_{name}": told.get(name, {}).get("value") for name in ("own", "other", "none")},
             "gate": gate.get("value"),
             "gate_interval": [gate["low"], gate["high"]] if gate else None,
-            "translated": told.get("documents"),
+            "translated": told.get("pieces"),
             "written_exactly": told.get("exact", {}).get("value"),
             "character_error": told.get("character_error", {}).get("value"),
             "pass_at_1": passed.get("value"),
             "robust_pass_at_1": robust.get("value"),
             "yardsticks": {**every["compressors"], **{f"markov-{k}": bits for k, bits in every["markov"].items()}},
-            "curve": _curve(lines),
+            "curve": curve,
         }
 
 
@@ -340,6 +363,27 @@ def runs_of(plan: Plan, out: Path) -> list[Run]:
 def data_folder(out: Path, name: str) -> Path:
     """Of a dataset of a study."""
     return out / "data" / name
+
+
+def check_datasets(runs: Sequence[Run]) -> None:
+    """See that all records are of the datasets that are there, so that what is compared is of the same documents.
+
+    Raises:
+        UserError: one is of another version of its dataset.
+    """
+    digests: dict[str, str] = {}
+    for run in runs:
+        record = run.record
+        if record is None:
+            continue
+        folder = data_folder(run.out, run.arm.dataset)
+        if run.arm.dataset not in digests and (folder / MANIFEST).exists():
+            digests[run.arm.dataset] = Dataset(str(folder)).row_groups_digest
+        if record["dataset_digest"] != digests.setdefault(run.arm.dataset, record["dataset_digest"]):
+            raise UserError(
+                f"{run.folder / RECORD}: of another dataset than {folder} or other records, whose documents have "
+                "changed (another version of the corpus?); give another --out, and the study begins anew"
+            )
 
 
 def preprocess_command(plan: Plan, dataset: DatasetPlan, out: Path) -> list[str]:

@@ -39,10 +39,10 @@ def write_tables(plan: Plan, out: Path, runs: Sequence[Run]) -> str:
     kept = [{name: value for name, value in one.items() if name not in _NOT_TOLD} for one in records.values()]
     rows = io.StringIO()
     if kept:
-        columns = [name for name, value in kept[0].items() if not isinstance(value, dict | list)]
-        writer = csv.DictWriter(rows, columns, extrasaction="ignore")
+        flat = [_flat(one) for one in kept]
+        writer = csv.DictWriter(rows, list(flat[0]))
         writer.writeheader()
-        writer.writerows(kept)
+        writer.writerows(flat)
     results = {
         "plan": json.loads(plan.to_json()),
         "of": len(runs),
@@ -54,6 +54,13 @@ def write_tables(plan: Plan, out: Path, runs: Sequence[Run]) -> str:
     ):  # fmt: skip
         write_whole(out / name, data.encode())  # jobs of a cluster may write at once
     return text
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """What of a record has one value, the same names for every record."""
+    low, high = record["gate_interval"] or (None, None)
+    plain = {name: value for name, value in record.items() if name not in ("gate_interval", "yardsticks", "curve")}
+    return {**plain, "gate_low": low, "gate_high": high}
 
 
 def tables(plan: Plan, runs: Sequence[Run], records: dict[str, dict[str, Any]]) -> dict[str, list[Table]]:
@@ -91,7 +98,7 @@ def _gates(plan: Plan, by_arm: ByArm) -> Table:
             translated = f"{mean(records, 'translated'):,.0f}"
             rows.append((arm.name, translated, own, other, none, gate, aligned, exact, errors))
     heads = (
-        "arm", "documents", "after its own comp view", "after another's", "alone", "own minus other",
+        "arm", "pieces", "after its own comp view", "after another's", "alone", "own minus other",
         f"gate {plan.gate:g}", "written exactly", "character errors",
     )  # fmt: skip
     return Table("Does the model read the comp view? Raw bits per byte", heads, rows)
@@ -128,7 +135,7 @@ def _yardsticks(plan: Plan, by_arm: ByArm) -> Table:
     found: list[dict[str, float]] = [record["yardsticks"] for arm in plan.arms for record in by_arm.get(arm.name, [])]
     most = max(found, key=len, default={})
     rows = [(name, f"{value:.3f}") for name, value in most.items()]
-    note = "Markov models are counted on the training text, of which they read more than any arm."
+    note = "Markov models are counted on training text, 256 MiB at most, whatever an arm read of it."
     return Table("Yardsticks: bits per byte of the same documents", ("", "bits per byte"), rows, note)
 
 

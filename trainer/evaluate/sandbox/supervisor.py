@@ -27,6 +27,8 @@ from trainer.evaluate.sandbox import kernel, root
 
 NOBODY = 65534
 _WATCH_SECONDS = 0.02
+_ENDING_SECONDS = 2.0
+"""Until a keeper that was told to end, and whom a program without namespaces may have stopped, is killed."""
 _OUTPUT, _REPORT, _NOTE, _TRAINER = "output", "report", "note", "trainer"
 _REPORT_BYTES = 1 << 16
 _DETAIL = 400
@@ -156,8 +158,10 @@ def _take(job: dict[str, Any], keeper: int, names: dict[int, str]) -> tuple[dict
         elif time.monotonic() > end:
             reason = {"status": "timeout", "detail": f"{job['seconds']:g} s of time"}
         if reason is not None and stopped is None:
-            stopped = reason
+            stopped, end = reason, time.monotonic() + _ENDING_SECONDS
             _end(keeper, job)
+        elif stopped is not None and not done and time.monotonic() > end:
+            os.kill(keeper, signal.SIGKILL)
     os.waitpid(keeper, 0)
     for pipe, name in names.items():  # what is still in them; no namespace: somebody may hold one open for ever
         os.set_blocking(pipe, False)
@@ -168,9 +172,10 @@ def _take(job: dict[str, Any], keeper: int, names: dict[int, str]) -> tuple[dict
 
 
 def _end(keeper: int, job: dict[str, Any]) -> None:
-    # without namespaces the keeper has to kill the others itself
+    # without namespaces the keeper has to kill the others itself, and its program may have stopped it
     with contextlib.suppress(ProcessLookupError):
-        os.kill(keeper, signal.SIGKILL if job["namespaces"] else signal.SIGTERM)
+        for number in (signal.SIGKILL,) if job["namespaces"] else (signal.SIGTERM, signal.SIGCONT):
+            os.kill(keeper, number)
 
 
 def _answer(taken: dict[str, _Taken], stopped: dict[str, str] | None, nonce: bytes) -> dict[str, Any]:
@@ -210,6 +215,10 @@ def _keep(job: dict[str, Any], text: bytes, pipes: dict[str, int], supervisor: i
         waited = {signal.SIGCHLD} if folder is None else {signal.SIGCHLD, signal.SIGTERM}
         signal.pthread_sigmask(signal.SIG_BLOCK, waited)
         os.close(supervisor)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):  # the trainer waits until nobody holds the supervisor's
+            os.dup2(nothing, number)
+        os.close(nothing)
         processes = _confine(job) if folder is None else None
         kernel.die_with_parent(signal.SIGKILL if folder is None else signal.SIGTERM)
         watch = select.poll()
