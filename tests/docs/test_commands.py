@@ -50,7 +50,11 @@ def made_by(line: str) -> list[list[str]]:
     if words[0] != "make":
         return [words]
     done = ["-o", ".venv/.complete"]  # as if all were installed
-    found = subprocess.run(["make", "-n", *done, *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    # the variables of a make that runs the tests, such as ARGS, are none of the page's
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    found = subprocess.run(
+        ["make", "-n", *done, *words[1:]], cwd=ROOT, env=plain, capture_output=True, text=True, check=False
+    )
     assert found.returncode == 0, found.stderr
     lines = found.stdout.replace("\\\n", " ").splitlines()
     return [shlex.split(one) for one in lines if one.startswith(".venv/bin/python ")]
