@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,14 @@ def test_every_pair_gets_another_one_of_about_its_length(lengths: list[int], see
     shuffled = list(pairs)
     rng.shuffle(shuffled)
     assert {key: pair.key for key, pair in others(shuffled, seed).items()} == {k: p.key for k, p in wrong.items()}
+
+
+def test_another_piece_of_a_document_is_no_other_document() -> None:
+    pairs = [replace(made_pair(n, [320 + n] * (1 + n % 5)), doc_id=f"{n % 40}") for n in range(160)]
+    wrong = others(pairs, 0)
+    assert all(wrong[pair.key].doc_id != pair.doc_id for pair in pairs)
+    alone = [replace(pair, doc_id="a") for pair in pairs[:3]]  # there is nothing else
+    assert all(others(alone, 0)[pair.key].key != pair.key for pair in alone)
 
 
 def test_equal_symbols_are_no_wrong_view() -> None:

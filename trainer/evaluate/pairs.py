@@ -18,6 +18,9 @@ Ids = npt.NDArray[np.int64]
 _NEIGHBOURS = 16
 """Pairs of nearly equal length among which another one's symbols are chosen."""
 
+_CYCLES = 100
+"""Drawn at most, for one in which no piece stands beside another of its document."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
@@ -79,7 +82,8 @@ def others(pairs: Sequence[Pair], seed: int) -> dict[str, Pair]:
     """For each pair another one with about as many symbols: a permutation that leaves nothing in its place.
 
     Pairs are sorted by their number of symbols and cut in runs of 16 to 31 (or all, if there are fewer); in each run a
-    cycle through all of it is drawn (Sattolo 1986). The result does not depend on the order of `pairs`.
+    cycle through all of it is drawn (Sattolo 1986), again as long as it takes a piece to another one of its document,
+    if that can be helped. The result does not depend on the order of `pairs`.
 
     Args:
         pairs: two or more, with keys of their own.
@@ -95,12 +99,21 @@ def others(pairs: Sequence[Pair], seed: int) -> dict[str, Pair]:
     for number in range(runs):
         start = number * _NEIGHBOURS
         run = ranked[start : len(ranked) if number == runs - 1 else start + _NEIGHBOURS]
-        cycle = list(range(len(run)))
-        for last in range(len(run) - 1, 0, -1):
-            other = int(generator.integers(last))
-            cycle[last], cycle[other] = cycle[other], cycle[last]
-        found |= {pair.key: run[target] for pair, target in zip(run, cycle, strict=True)}
+        for _ in range(_CYCLES):
+            beside = [run[target] for target in _cycle(len(run), generator)]
+            if all(pair.doc_id != other.doc_id for pair, other in zip(run, beside, strict=True)):
+                break
+        found |= {pair.key: other for pair, other in zip(run, beside, strict=True)}
     return found
+
+
+def _cycle(size: int, generator: np.random.Generator) -> list[int]:
+    """A permutation that is one cycle, each of them as likely."""
+    cycle = list(range(size))
+    for last in range(size - 1, 0, -1):
+        other = int(generator.integers(last))
+        cycle[last], cycle[other] = cycle[other], cycle[last]
+    return cycle
 
 
 def before_raw(comp: Ids | None, sentinels: bool) -> list[int]:
