@@ -24,6 +24,7 @@ from compressor_model.training_state import State, text_digest
 from compressor_model.transformer import TransformerByteLM
 from schemas.draws import may_fit
 from schemas.errors import UserError
+from schemas.machine import processor
 
 HELD_OUT_BYTES = 4 << 20
 """Scores are taken on at most this much held-out text."""
@@ -211,6 +212,7 @@ def trained(
             "text_sha256": text_digest(text),
             "torch": str(torch.__version__),
             "device": _device_name(trainee.device),
+            "processor": processor(),
             "threads": torch.get_num_threads(),
         },
         seconds=seconds,
@@ -218,7 +220,7 @@ def trained(
 
 
 def _device_name(device: str) -> str:
-    """What decides how training rounds, besides torch's build and the number of threads."""
+    """What decides how training rounds, besides torch's build, the number of threads and the processor's maker."""
     import torch
 
     return torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.backends.cpu.get_cpu_capability()}"
