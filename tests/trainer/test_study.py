@@ -400,6 +400,15 @@ def test_a_table_of_values_has_the_same_columns_whatever_is_done_first(tmp_path:
         assert ("-0.55" in rows[0]) is bool(place)
     assert heads[0] == heads[1]
     assert heads[0].endswith(",gate_low,gate_high")
+    old, new = runs_of(plan, tmp_path / "2")
+    kept = keep(old)
+    del kept["pieces"]
+    (old.folder / RECORD).write_text(json.dumps(kept))
+    keep(new)
+    write_tables(plan, tmp_path / "2", [old, new])
+    head, *rows = (tmp_path / "2" / "results.csv").read_text().splitlines()
+    assert sorted(head.split(",")) == sorted(heads[0].split(","))
+    assert len(rows) == 2
 
 
 def test_runs_of_another_dataset_are_refused(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def write_tables(plan: Plan, out: Path, runs: Sequence[Run]) -> str:
     rows = io.StringIO()
     if kept:
         flat = [_flat(one) for one in kept]
-        writer = csv.DictWriter(rows, list(flat[0]))
+        # a record of an earlier version may lack some
+        writer = csv.DictWriter(rows, list(dict.fromkeys(name for one in flat for name in one)))
         writer.writeheader()
         writer.writerows(flat)
     results = {
