@@ -21,7 +21,7 @@ def bits(found: Found) -> str | None:
     yards: dict[str, list[Mark]] = {}
     by_group: dict[str, list[Mark]] = {}
     rows: list[list[str]] = []
-    compared_on: list[tuple[str, dict[str, float], list[str]]] = []
+    compared_on: dict[tuple[str, tuple[tuple[str, float], ...]], list[str]] = {}
     for label, at, one in found:
         whole, groups = object_in(one.figures, "all"), one.figures.get("groups")
         if not whole:
@@ -38,10 +38,7 @@ def bits(found: Found) -> str | None:
                 *(bits_cell(row.get(key)) if key in row else "–" for key in ("raw", "comp")),
             ])  # fmt: skip
             compared = _yardsticks(row)
-            beside = next((labels for of, known, labels in compared_on if (of, known) == (group, compared)), None)
-            if beside is None:
-                compared_on.append((group, compared, beside := []))
-            beside.append(name(label))
+            compared_on.setdefault((group, tuple(compared.items())), []).append(name(label))
             if row is whole:
                 for yard, value in compared.items():
                     mark = Mark(value=value, label=f"{yard}, on the documents of {label}", colour=charts.GREY)
@@ -56,9 +53,9 @@ def bits(found: Found) -> str | None:
         parts.append(figure(svg, "Raw views by group."))
     columns = ["run", "group", "pieces", "documents", "bytes", "raw, bits/byte", "comp, bits/raw byte"]
     yard_rows = [
-        [name(group), *(bits_cell(compared[yard]) if yard in compared else "–" for yard in names), ", ".join(labels)]
-        for group, compared, labels in compared_on
-        if compared
+        [name(group), *(bits_cell(known[yard]) if yard in known else "–" for yard in names), ", ".join(labels)]
+        for (group, compared), labels in compared_on.items()
+        if (known := dict(compared))
     ]
     models = table("Bits per raw byte of models; intervals of 95 % by drawing documents anew.", columns, rows)
     others = table("The same of yardsticks on the same documents.", ["group", *names, "beside"], yard_rows)

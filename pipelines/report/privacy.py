@@ -47,8 +47,10 @@ def cleaned(value: Any, given: Collection[str]) -> Any:
             word = shown(key, given)
             if word in found:
                 word = next(numbered for n in count(2) if (numbered := f"{word} ({n})") not in found)
-            hidden = HIDDEN if _is_secret(key, item) else cleaned(item, given)
-            found[word] = item if key == _TEXTS else hidden
+            if key == _TEXTS:
+                found[word] = item
+            else:
+                found[word] = HIDDEN if _is_secret(key, item) else cleaned(item, given)
         return found
     if isinstance(value, list):
         return [cleaned(item, given) for item in value]
