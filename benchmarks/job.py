@@ -134,6 +134,11 @@ class Run:
         return self.watched.seconds
 
     @property
+    def work(self) -> float:
+        """Seconds of all stages of all units."""
+        return sum(self.stages.values())
+
+    @property
     def calls(self) -> float:
         """Seconds within the plain loop, if this was one."""
         return float(last_line(self.watched.output))
@@ -142,7 +147,7 @@ class Run:
     def named(self) -> dict[str, float]:
         """Seconds by stage, with those that the sums ask for."""
         both = self.stages["encode"] + self.stages["write"]
-        return {**self.stages, "encode + write": both, "named": sum(self.stages.values())}
+        return {**self.stages, "encode + write": both, "named": self.work}
 
 
 def main(options: JobOptions) -> None:
@@ -170,9 +175,7 @@ def main(options: JobOptions) -> None:
 
 def overhead(bench: Bench, large: Case, tiny: Case, options: JobOptions) -> None:
     """What a runner takes beyond the plain loop: on the tiny corpus, and then per second of work."""
-    fixed: dict[str, list[float]] = {runner: [] for runner in options.runners}
-    beyond: dict[str, list[float]] = {runner: [] for runner in options.runners}
-    whole: dict[str, list[float]] = {runner: [] for runner in options.runners}
+    found: dict[str, dict[str, list[float]]] = {runner: defaultdict(list) for runner in options.runners}
     calls = []
     for index in range(options.rounds):
         loops: dict[str, Run] = {}
@@ -187,20 +190,25 @@ def overhead(bench: Bench, large: Case, tiny: Case, options: JobOptions) -> None
         for runner in options.runners:
             if jobs[runner, large.name].shards != loops[large.name].shards:
                 raise UserError(f"{runner}: wrote other shards than the plain loop")
-            fixed[runner].append(jobs[runner, tiny.name].seconds - loops[tiny.name].seconds)
-            more = jobs[runner, large.name].seconds - loops[large.name].seconds
-            beyond[runner].append((more - fixed[runner][-1]) / calls[-1])
-            whole[runner].append(jobs[runner, large.name].seconds - calls[-1])
+            more = {case.name: jobs[runner, case.name].seconds - loops[case.name].seconds for case in (tiny, large)}
+            slower = {case.name: jobs[runner, case.name].work - loops[case.name].work for case in (tiny, large)}
+            beyond = more[large.name] - more[tiny.name]
+            beyond_in_work = slower[large.name] - slower[tiny.name]
+            found[runner]["fixed"].append(more[tiny.name])
+            found[runner]["beside"].append(100 * (beyond - beyond_in_work) / calls[-1])
+            found[runner]["within"].append(100 * beyond_in_work / calls[-1])
+            found[runner]["beyond"].append(100 * beyond / calls[-1])
+            found[runner]["all"].append(jobs[runner, large.name].seconds - calls[-1])
     print("## Runners over a plain loop (one worker)\n")
     print(
         f"Calls of `encode_shard` in the loop: {spread(calls)} s. Shards are the same bytes on all. Fixed: on one tiny "
-        "file, over the loop's command. Beyond: what is more on the large corpus, by the calls' time. All: the whole "
-        "command less the calls, so with Python's start, listing, planning and the manifest.\n"
+        "file, over the loop's command. Beyond: what is more on the large corpus, by the calls' time: beside the units, "
+        "and within them, where the machine's own ups and downs are. All: the whole command less the calls, so with "
+        "Python's start, listing, planning and the manifest.\n"
     )
-    print("| runner | fixed, s | beyond, % | all, s |\n|---|---|---|---|")
-    for runner in options.runners:
-        percent = [100 * share for share in beyond[runner]]
-        print(f"| {runner} | {spread(fixed[runner])} | {spread(percent)} | {spread(whole[runner])} |")
+    print("| runner | fixed, s | beside units, % | within units, % | beyond, % | all, s |\n|---|---|---|---|---|---|")
+    for runner, figures in found.items():
+        print(f"| {runner} | {' | '.join(spread(values) for values in figures.values())} |")
     print(flush=True)
 
 

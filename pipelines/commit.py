@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.job import Job
+from pipelines.job import Job, UnitNames
 from pipelines.reading.plan import Unit
 from pipelines.storage import Folder
 from schemas.errors import UserError
@@ -30,32 +30,31 @@ ERROR_LOG = "meta/error.log"
 _TABLE_ROWS = 1 << 16  # rows of the row-group table held at once
 
 
-def begin(job: Job, unit: Unit) -> bool:
+def begin(job: Job, unit: Unit, names: UnitNames) -> bool:
     """Take up a unit: False if it is done.
 
     If it is not, the manifest is deleted, as the dataset is not finished now, and then a receipt that does not hold:
     else it would be taken for this unit's if the worker fails.
     """
-    name = job.receipt_name(unit)
     try:
-        data = job.out.read(name)
+        data = job.out.read(names.receipt)
     except FileNotFoundError:
         job.out.remove(MANIFEST)
         return True
-    if _holds(job, unit, data):
+    if _holds(job, unit, names, data):
         return False
     job.out.remove(MANIFEST)
-    job.out.remove(name)
+    job.out.remove(names.receipt)
     return True
 
 
-def _holds(job: Job, unit: Unit, data: bytes) -> bool:
+def _holds(job: Job, unit: Unit, names: UnitNames, data: bytes) -> bool:
     """Whether a receipt is of this very unit and of inputs as they are, and what it names is there."""
     try:
-        receipt = Receipt.from_bytes(data, job.receipt_name(unit))
+        receipt = Receipt.from_bytes(data, names.receipt)
     except UserError:
         return False
-    if receipt.unit_digest != job.unit_digest(unit) or receipt.inputs != unit.inputs:
+    if receipt.unit_digest != names.digest or receipt.inputs != unit.inputs:
         return False
     return all(is_whole(job.out, entry) for entry in (receipt.rejects, receipt.shard))
 

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from pipelines import drop_list
 from pipelines.drop_list import FOLDER
-from pipelines.job import Job
+from pipelines.job import Job, UnitNames
 from pipelines.reading.documents import Document
 from pipelines.reading.plan import Unit
 from pipelines.selection import kept
@@ -68,10 +68,11 @@ def identify(job: Job, unit: Unit) -> Outcome:
     Raises:
         UserError: as `pipelines.selection.selected`, or the output cannot be written.
     """
-    receipt, ids = receipt_name(job, unit), _ids_name(job, unit)
+    names = job.names(unit)
+    receipt, ids = receipt_name(names), _ids_name(names)
     known = {
         "format_version": FORMAT_VERSION,
-        "unit_digest": job.unit_digest(unit),
+        "unit_digest": names.digest,
         "inputs": unit.inputs,
         "columns": IDS_SCHEMA.names,
     }
@@ -85,13 +86,13 @@ def identify(job: Job, unit: Unit) -> Outcome:
     return Outcome(receipt, False)
 
 
-def receipt_name(job: Job, unit: Unit) -> str:
+def receipt_name(names: UnitNames) -> str:
     """Of the receipt that a unit's ids are written."""
-    return f"{FOLDER}/ids-{job.stem(unit)}.json"
+    return f"{FOLDER}/ids-{names.stem}.json"
 
 
-def _ids_name(job: Job, unit: Unit) -> str:
-    return f"{FOLDER}/ids-{job.stem(unit)}.parquet"
+def _ids_name(names: UnitNames) -> str:
+    return f"{FOLDER}/ids-{names.stem}.parquet"
 
 
 def _is_done(out: Folder, receipt: str, ids: str, known: dict[str, Any]) -> bool:
@@ -140,7 +141,7 @@ def drop_duplicates(job: Job, units: list[Unit], run: Run, memory_bytes: int = M
     """
     import duckdb  # workers, which identify, need not have it
 
-    run(partial(identify, job), units, [receipt_name(job, unit) for unit in units])
+    run(partial(identify, job), units, [receipt_name(job.names(unit)) for unit in units])
     with job.out.work_folder() as folder:
         connection = duckdb.connect(
             str(folder / "ids.duckdb"),
@@ -177,8 +178,8 @@ def _sweep(job: Job, units: list[Unit]) -> None:
     """Delete the ids and lists of another plan."""
     names = {drop_list.name_of(unit, unit.drops) for unit in units if unit.drops}
     for unit in units:
-        before = replace(unit, drops="")
-        names |= {receipt_name(job, before), _ids_name(job, before)}
+        before = job.names(replace(unit, drops=""))
+        names |= {receipt_name(before), _ids_name(before)}
     others = sorted(job.out.sizes(FOLDER).keys() - names)
     job.out.do_each(job.out.remove, [name for name in others if drop_list.FILE_NAME.fullmatch(Path(name).name)])
 
@@ -202,7 +203,8 @@ def _load(connection: "duckdb.DuckDBPyConnection", job: Job, units: list[Unit], 
 
 def _fetched(job: Job, folder: Path, unit: Unit) -> Path:
     """A unit's ids as a local file, whole as its receipt says; of a store's a copy in the folder."""
-    name, receipt = _ids_name(job, unit), receipt_name(job, unit)
+    names = job.names(unit)
+    name, receipt = _ids_name(names), receipt_name(names)
     try:
         digest = str(unseal(job.out.read(receipt), redacted(job.out.locate(receipt))).get("sha256"))
         with job.out.fetched(name, digest) as path:
@@ -214,7 +216,7 @@ def _fetched(job: Job, folder: Path, unit: Unit) -> Path:
 
 
 def _unusable(job: Job, unit: Unit, fault: str) -> UserError:
-    place = redacted(job.out.locate(_ids_name(job, unit)))
+    place = redacted(job.out.locate(_ids_name(job.names(unit))))
     return UserError(f"{place}: {fault}, or its receipt is; run the same command again, which makes it anew")
 
 

@@ -113,7 +113,7 @@ def preprocess(options: PreprocessOptions) -> Manifest:
         start = time.monotonic()
         if options.dedupe:
             units = drop_duplicates(job, units, partial(_run, out, options, title="dedupe"))
-        names = [job.receipt_name(unit) for unit in units]
+        names = [job.names(unit).receipt for unit in units]
         progress = _run(out, options, partial(encode_shard, job), units, names)
         out.sweep()  # of workers that died
         dataset.remove_units(out, keep=set(names))  # of a plan that footers since mended made different

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.commit import begin
-from pipelines.job import Job
+from pipelines.job import Job, UnitNames
 from pipelines.prove import ProofError, prove
 from pipelines.proxies.base import EncodedBatch
 from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
@@ -73,21 +73,22 @@ def encode_shard(job: Job, unit: Unit) -> Outcome:
     """
     stages, retries = _Stages(), retries_made()
     with stages.timed("check"):
-        if not begin(job, unit):
-            return Outcome(job.receipt_name(unit), True)
+        names = job.names(unit)
+        if not begin(job, unit, names):
+            return Outcome(names.receipt, True)
     with stages.timed("load"):
         job.check_proxy()
     # The order of publication: rejects, shard, receipt. (Contexts end in reverse.)
     with ExitStack() as staged:
-        shard_path = staged.enter_context(job.out.staged(job.shard_name(unit)))
-        rejects_path = staged.enter_context(job.out.staged(job.rejects_name(unit)))
-        receipt = _Work(job, unit, shard_path, rejects_path, stages).run()
+        shard_path = staged.enter_context(job.out.staged(names.shard))
+        rejects_path = staged.enter_context(job.out.staged(names.rejects))
+        receipt = _Work(job, unit, names, shard_path, rejects_path, stages).run()
         with stages.timed("commit"):
             staged.close()
     receipt = replace(receipt, seconds=stages.rounded(), retries=retries_made() - retries)
-    job.out.write(job.receipt_name(unit), receipt.to_bytes())
+    job.out.write(names.receipt, receipt.to_bytes())
     return Outcome(
-        job.receipt_name(unit),
+        names.receipt,
         False,
         documents=receipt.documents,
         raw_bytes=receipt.shard.raw_bytes,
@@ -102,6 +103,7 @@ class _Work:
 
     job: Job
     unit: Unit
+    names: UnitNames
     shard_path: Path
     rejects_path: Path
     stages: "_Stages"
@@ -134,7 +136,7 @@ class _Work:
         with self.stages.timed("digest"):
             shard_entry, row_groups_ = self._shard_entry()
             rejects_entry = RejectsEntry(
-                name=self.job.rejects_name(self.unit),
+                name=self.names.rejects,
                 size=self.rejects_path.stat().st_size,
                 sha256=sha256(self.rejects_path),
                 rows=sum(self.rejected.values()),
@@ -142,7 +144,7 @@ class _Work:
         return Receipt(
             unit=self.unit.index,
             units=self.unit.count,
-            unit_digest=self.job.unit_digest(self.unit),
+            unit_digest=self.names.digest,
             shard=shard_entry,
             rejects=rejects_entry,
             documents=self.documents,
@@ -167,7 +169,7 @@ class _Work:
             "vocabulary": proxy.vocabulary.to_json(),
             "unit": self.unit.index,
             "units": self.unit.count,
-            "unit_digest": self.job.unit_digest(self.unit),
+            "unit_digest": self.names.digest,
         }
 
     def _runs(self) -> Iterator[list[Document]]:
@@ -262,7 +264,7 @@ class _Work:
 
     def _shard_entry(self) -> tuple[ShardEntry, list[RowGroupEntry]]:
         metadata = pq.read_metadata(self.shard_path)
-        name = self.job.shard_name(self.unit)
+        name = self.names.shard
         entries = []
         with self.shard_path.open("rb") as file:  # not mapped: its pages would count as this process's memory
             size = file.seek(0, io.SEEK_END)

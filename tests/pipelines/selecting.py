@@ -51,4 +51,4 @@ def make(
         units = dedupe.drop_duplicates(job, units, run_each)
     for unit in units:
         encode_shard(job, unit)
-    return list(read_receipts(job.out, [job.receipt_name(unit) for unit in units]))
+    return list(read_receipts(job.out, [job.names(unit).receipt for unit in units]))

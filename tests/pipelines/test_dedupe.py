@@ -174,7 +174,7 @@ def test_a_list_that_is_missing_or_damaged_is_never_taken_for_none(tmp_path: Pat
     listed = drop_duplicates(job, units, run_each)
     unit = next(unit for unit in listed if unit.drops)
     plain = next(one for one in units if one.index == unit.index)
-    assert job.unit_digest(unit) != job.unit_digest(plain)
+    assert job.names(unit) != job.names(plain)
     path = next((out / "meta/dedupe").glob(f"drop-{unit.index:05d}-*"))
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -284,7 +284,7 @@ def test_on_a_store_few_files_are_held_at_once_and_none_is_left(
 def test_ids_that_are_damaged_before_they_are_read_again_are_named(tmp_path: Path, place: int | str) -> None:
     corpus = write_corpus(tmp_path / "corpus", random_texts(7, files=3))
     job, units = job_of(tmp_path / "out", dedupe=True), plan_units(list_corpus(str(corpus)))
-    path = tmp_path / "out" / dedupe._ids_name(job, units[0])
+    path = tmp_path / "out" / dedupe._ids_name(job.names(units[0]))
 
     def run(work: Callable[[Unit], Outcome], units: list[Unit], names: list[str]) -> None:
         run_each(work, units, names)
@@ -305,7 +305,7 @@ def test_ids_that_are_gone_are_named(tmp_path: Path, kind: str) -> None:
 
     def run(work: Callable[[Unit], Outcome], units: list[Unit], names: list[str]) -> None:
         run_each(work, units, names)
-        (tmp_path / "out" / dedupe._ids_name(job, units[0])).with_suffix(f".{kind}").unlink()
+        (tmp_path / "out" / dedupe._ids_name(job.names(units[0]))).with_suffix(f".{kind}").unlink()
 
     with pytest.raises(UserError, match=r"ids-part-00000.*\.parquet: missing, .*run the same command again"):
         drop_duplicates(job, units, run)
@@ -314,7 +314,7 @@ def test_ids_that_are_gone_are_named(tmp_path: Path, kind: str) -> None:
 def test_what_a_store_gives_back_damaged_once_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = write_corpus(tmp_path / "corpus", random_texts(8, files=3))
     job, units = on_a_store(corpus)
-    run_each(partial(identify, job), units, [receipt_name(job, unit) for unit in units])
+    run_each(partial(identify, job), units, [receipt_name(job.names(unit)) for unit in units])
     seen: set[str] = set()
     read, download = Folder._read, storage.download
 
@@ -346,7 +346,7 @@ def test_a_receipt_that_holds_no_longer_is_not_taken_for_the_next_run(
     corpus = write_corpus(tmp_path / "corpus", random_texts(9, files=2))
     job, (unit, *_) = job_of(tmp_path / "out", dedupe=True), plan_units(list_corpus(str(corpus)))
     identify(job, unit)
-    (tmp_path / "out" / dedupe._ids_name(job, unit)).unlink()
+    (tmp_path / "out" / dedupe._ids_name(job.names(unit))).unlink()
 
     def fail(*_: object) -> None:
         raise RuntimeError("worker died")
@@ -354,7 +354,7 @@ def test_a_receipt_that_holds_no_longer_is_not_taken_for_the_next_run(
     monkeypatch.setattr(dedupe, "_write_ids", fail)
     with pytest.raises(RuntimeError, match="worker died"):
         identify(job, unit)
-    assert not job.out.exists(receipt_name(job, unit))
+    assert not job.out.exists(receipt_name(job.names(unit)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
