@@ -22,6 +22,7 @@ from pipelines.job import Job
 from pipelines.proxies.prepare import PROXY_FOLDER, Chosen, dataset_proxy
 from pipelines.reading.corpus import Corpus
 from pipelines.reading.plan import PlanOptions, Unit
+from pipelines.runners import unit_file
 from pipelines.storage import Folder
 from schemas.digests import canonical
 from schemas.errors import FormatVersionError, UserError
@@ -211,7 +212,7 @@ def remove(out: Folder, replaced: Collection[str] = ()) -> None:
         return
     lists = [name for name in sorted(out.sizes(drop_list.FOLDER)) if drop_list.FILE_NAME.fullmatch(Path(name).name)]
     files = [f"{PROXY_FOLDER}/{name}" for name in description["proxy"]["files"] if name not in replaced]
-    out.do_each(out.remove, [*files, *lists, ROW_GROUPS, commit.ERROR_LOG])
+    out.do_each(out.remove, [*files, *lists, *unit_file.left_over(out), ROW_GROUPS, commit.ERROR_LOG])
     out.remove(DATASET)
 
 

@@ -30,6 +30,7 @@ from pipelines.reading.mix import composition
 from pipelines.reading.plan import MIB, PlanOptions, Unit, plan_units, row_group_bytes
 from pipelines.reading.records import ReadOptions
 from pipelines.reject_limit import check_rejects
+from pipelines.runners import unit_file
 from pipelines.runners.running import RunnerOptions, Work, interruptible, run_units
 from pipelines.shard import encode_shard
 from pipelines.storage import Folder
@@ -111,11 +112,13 @@ def preprocess(options: PreprocessOptions) -> Manifest:
     with interruptible(), _locked(out, say):
         job, units, description = _prepare(out, corpus, options, say)
         start = time.monotonic()
+        forgotten = unit_file.left_over(out)
         if options.dedupe:
             units = drop_duplicates(job, units, partial(_run, out, options, title="dedupe"))
         names = [job.names(unit).receipt for unit in units]
         progress = _run(out, options, partial(encode_shard, job), units, names)
         out.sweep()  # of workers that died
+        out.do_each(out.remove, forgotten)
         dataset.remove_units(out, keep=set(names))  # of a plan that footers since mended made different
         receipts = commit.slim(commit.read_receipts(out, names))
         check_rejects(out, receipts, options.max_reject_fraction)

@@ -1,7 +1,7 @@
 """The Beam graph: Create(units) | Reshuffle | ParDo(work). Elements are units and outcomes only.
 
-A unit may name a thousand files, which Beam would pickle at every step: elements are units that are pickled already,
-and for processes of this machine their numbers.
+A unit may name a thousand files, which Beam would copy at every step: elements are places in a file of units
+(`unit_file`), and for processes of this machine numbers.
 Documents never cross a Beam edge; results are on storage when an outcome arrives, so the graph needs nothing
 that any runner lacks (no writes, tags, states, side inputs, and no grouping: Dask's costs millions of tasks for ten
 thousand units).
@@ -9,7 +9,6 @@ thousand units).
 
 import importlib
 import io
-import pickle
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -22,7 +21,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.reading.plan import Unit
 from pipelines.runners.environment import difference, environment
 from pipelines.runners.local_pool import LocalPool
+from pipelines.runners.unit_file import Place, UnitFile, unit_file
 from pipelines.shard import Outcome
+from pipelines.storage import Folder
 from schemas.errors import UserError
 
 RUNNERS = {
@@ -78,6 +79,7 @@ def check(runner: str, options: list[str]) -> None:
 def run(
     work: Callable[[Unit], Outcome],
     units: list[Unit],
+    out: Folder,
     runner: str,
     options: Iterable[str],
     pool: LocalPool | None,
@@ -87,12 +89,13 @@ def run(
     Args:
         work: for every unit; picklable.
         units: to do.
+        out: the dataset's folder, by which they reach workers elsewhere.
         runner: a key of RUNNERS.
         options: Beam's own options for it.
         pool: the processes of the local runner.
 
     Raises:
-        UserError: options that the runner needs are not there.
+        UserError: options that the runner needs are not there, or `out` cannot be written.
     """
     given = PipelineOptions([f"--runner={RUNNERS[runner]}", *options], save_main_session=False)
     try:
@@ -101,15 +104,16 @@ def run(
         raise UserError(f"RUNNER={runner}: {' '.join(str(error).split())} See --beam-options") from None
     temporary_folders.append(pipeline.local_tempdir)
     if pool is None:
-        build(pipeline, DoUnit(work, environment()), [pickle.dumps(unit) for unit in units])
-    else:
-        _pools[id(pool)] = (pool, work, units)
-        build(pipeline, _DoUnitInPool(id(pool)), range(len(units)))
+        with unit_file(out, units) as (file, places):
+            build(pipeline, DoUnit(work, file, environment()), places)
+            pipeline.run().wait_until_finish()
+        return
+    _pools[id(pool)] = (pool, work, units)
     try:
+        build(pipeline, _DoUnitInPool(id(pool)), range(len(units)))
         pipeline.run().wait_until_finish()
     finally:
-        if pool is not None:
-            del _pools[id(pool)]
+        del _pools[id(pool)]
 
 
 def build(pipeline: beam.Pipeline, do: beam.DoFn, units: Iterable[object]) -> None:
@@ -125,8 +129,9 @@ def build(pipeline: beam.Pipeline, do: beam.DoFn, units: Iterable[object]) -> No
 class DoUnit(beam.DoFn):  # type: ignore[misc]
     """Does a unit where Beam puts it, and counts it in the runner's metrics, if it has them."""
 
-    def __init__(self, work: Callable[[Unit], Outcome], expected: dict[str, str]) -> None:
+    def __init__(self, work: Callable[[Unit], Outcome], file: UnitFile, expected: dict[str, str]) -> None:
         self._work = work
+        self._file = file
         self._expected = expected
 
     def setup(self) -> None:
@@ -142,9 +147,9 @@ class DoUnit(beam.DoFn):  # type: ignore[misc]
                 "(docs/runners.md)"
             )
 
-    def process(self, unit: bytes) -> Iterable[Outcome]:
-        """Do one unit."""
-        outcome = self._work(pickle.loads(unit))
+    def process(self, place: Place) -> Iterable[Outcome]:
+        """Do the unit at a place of the file."""
+        outcome = self._work(self._file.read(place))
         for name in ("documents", "raw_bytes", "rejects"):
             Metrics.counter("units", name).inc(getattr(outcome, name))
         Metrics.counter("units", "reused" if outcome.reused else "done").inc()

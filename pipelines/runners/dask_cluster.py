@@ -8,6 +8,7 @@ of our own end with the driver's process, even a killed one; they take 2 seconds
 import logging
 import signal
 import time
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -181,6 +182,7 @@ def _connect(address: str) -> Any:
 
 def _silence() -> None:
     """Keep what this process's Dask says off the terminal: a failure is told in one line, workers' logs in a file."""
+    warnings.filterwarnings("ignore", "Sending large graph")  # of ten thousands of tasks, some 5 kB each
     for name in ("distributed", "asyncio", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         logging.getLogger(name).propagate = False

@@ -89,7 +89,7 @@ def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressRepo
     Args:
         work: for a unit.
         units: to do.
-        out: where the trace of an unexpected error goes.
+        out: the dataset's folder; the trace of an unexpected error goes there, too.
         progress: of this work: it names the file in `out` that each unit leaves.
         options: where to run.
 
@@ -106,7 +106,7 @@ def run_units(work: Work, units: list[Unit], out: Folder, progress: ProgressRepo
     def run() -> None:
         try:
             arguments = [*place.options(len(units)), *options.beam_arguments]
-            beam.run(work, units, options.runner, arguments, place if isinstance(place, LocalPool) else None)
+            beam.run(work, units, out, options.runner, arguments, place if isinstance(place, LocalPool) else None)
         except SystemExit:  # of Beam's parser, at options of the runner that only its server knows
             failures.append(UserError(f"RUNNER={options.runner} does not take these options: {options.beam_options}"))
         except Exception as error:  # noqa: BLE001 - carried to the main thread

@@ -1,6 +1,5 @@
 """The Beam graph holds only what Dask and the portable runners all support, and reaches for no network."""
 
-import pickle
 import socket
 from concurrent.futures import Future
 from typing import Any
@@ -16,9 +15,12 @@ from pipelines.reading.plan import Unit
 from pipelines.runners import beam as graph
 from pipelines.runners.environment import difference, environment
 from pipelines.runners.local_pool import LocalPool
+from pipelines.runners.unit_file import UnitFile
 from pipelines.shard import Outcome
+from pipelines.storage import Folder
 
 SAME = environment()
+FILE = UnitFile(Folder("/nowhere"), "meta/units.bin")
 
 
 def work(unit: Unit) -> Outcome:
@@ -28,7 +30,7 @@ def work(unit: Unit) -> Outcome:
 @pytest.fixture(scope="module")
 def pipeline() -> beam.Pipeline:
     pipeline = beam.Pipeline(options=PipelineOptions([f"--runner={graph.RUNNERS['portable']}"]))
-    graph.build(pipeline, graph.DoUnit(work, SAME), [pickle.dumps(unit) for unit in units(7)])
+    graph.build(pipeline, graph.DoUnit(work, FILE, SAME), [(at, 1, bytes(16)) for at in range(7)])
     return pipeline
 
 
@@ -72,15 +74,15 @@ def test_exactly_one_leaf(transforms: dict[str, Any]) -> None:
 
 def test_outcomes_are_given_by_process_alone() -> None:
     """Dask drops what a bundle's end gives and never hands over batches."""
-    signature = DoFnSignature(graph.DoUnit(work, SAME))
+    signature = DoFnSignature(graph.DoUnit(work, FILE, SAME))
     assert not signature.is_stateful_dofn()
     assert not signature.is_splittable_dofn()
     for name in ("start_bundle", "finish_bundle", "process_batch"):
         assert getattr(graph.DoUnit, name) is getattr(beam.DoFn, name)
 
 
-def test_elements_are_units_alone(transforms: dict[str, Any]) -> None:
-    """A document in the graph would have to be in its description, which is small."""
+def test_elements_are_places_of_units_alone(transforms: dict[str, Any]) -> None:
+    """A document, or a unit with its thousand files, would have to be in the graph's description, which is small."""
     assert sum(one.ByteSize() for one in transforms.values()) < 60_000
 
 
@@ -116,7 +118,7 @@ def test_a_local_run_opens_no_connection_but_to_itself(monkeypatch: pytest.Monke
         socket.create_connection(("127.0.0.1", 9), timeout=1)
     assert asked
     asked.clear()
-    graph.run(work, units(5), "direct", [], Here())
+    graph.run(work, units(5), Folder("/nowhere"), "direct", [], Here())
     assert sorted(done) == list(range(5))
     assert [address for address in asked if address[0] not in ("127.0.0.1", "localhost", "::1", None)] == []
 
@@ -130,7 +132,7 @@ def test_no_runner_is_named_in_the_short_form_that_downloads_another() -> None:
 def test_an_environment_is_the_same_as_itself_and_differs_by_name() -> None:
     assert difference(environment()) == ""
     assert difference(environment() | {"pyarrow": "1.0"}) == f"pyarrow {environment()['pyarrow']} instead of 1.0"
-    do = graph.DoUnit(work, SAME)
+    do = graph.DoUnit(work, FILE, SAME)
     do.setup()
     do._expected = environment() | {"this program": "0"}
     with pytest.raises(ValueError, match=r"worker on \S+: has this program [0-9a-f]{12} instead of 0"):

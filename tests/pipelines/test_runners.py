@@ -197,7 +197,7 @@ def test_no_process_of_the_pool_waits_while_a_unit_does(tmp_path: Path) -> None:
     """Units are taken in order by whoever is free: of one long and eight short ones, one process does the eight."""
     pool = LocalPool(2)
     try:
-        beam.run(partial(one_long, str(tmp_path)), units(COUNT), "direct", [], pool)
+        beam.run(partial(one_long, str(tmp_path)), units(COUNT), Folder(str(tmp_path)), "direct", [], pool)
         assert pool.failure is None
     finally:
         pool.close()

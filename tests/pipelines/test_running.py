@@ -92,7 +92,7 @@ def test_beam_ending_the_process_is_no_good_end(tmp_path: Path, monkeypatch: pyt
 
 def test_options_that_a_runner_needs_are_named() -> None:
     with pytest.raises(UserError, match=r"^RUNNER=dataflow: .*Missing required option: region\. See --beam-options$"):
-        beam.run(partial(leave, ""), units(1), "dataflow", ["--project=p"], None)
+        beam.run(partial(leave, ""), units(1), Folder("/nowhere"), "dataflow", ["--project=p"], None)
 
 
 class Broken(Place):
