@@ -103,7 +103,7 @@ def main(options: MemoryOptions) -> None:
             corpus.mkdir()
             CASES[case](corpus, options.scale)
             for name in options.proxies or tuple(PROXIES):
-                uri = PROXIES[name] or f"bpe:{_tokenizer(options.tokenizer, place)}"
+                uri = PROXIES[name] or f"bpe:{tokenizer_of(options.tokenizer, place)}"
                 peak = peak_of(str(corpus), uri, place / "out")
                 over = " (over)" if peak.megabytes > LIMIT_MB else ""
                 print(
@@ -126,6 +126,19 @@ def peak_of(
         read: options of reading; None: the defaults.
         unit_bytes: as `--unit-bytes`.
     """
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / "work").write_bytes(pickle.dumps(job_of(corpus, uri, out, read=read, unit_bytes=unit_bytes)))
+    command = [sys.executable, "-c", "from benchmarks.memory import work; work()", str(out / "work")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    shutil.rmtree(out)
+    return Peak(**json.loads(done.stdout))
+
+
+def job_of(
+    corpus: str, uri: str, out: Path, *, read: ReadOptions | None = None, unit_bytes: int | None = None
+) -> tuple[Job, list[Unit]]:
+    """What a worker needs, and the units of a plan; arguments as of `peak_of`."""
     proxy = proxies.load(uri)
     listed = list_corpus(corpus)
     plan = PlanOptions(unit_bytes=unit_bytes)
@@ -137,13 +150,7 @@ def peak_of(
         run_bytes=plan.resolved_unit_bytes(listed.listed_bytes),
         row_group_bytes=row_group_bytes(listed.listed_bytes),
     )
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    (out / "work").write_bytes(pickle.dumps((job, plan_units(listed, plan))))
-    command = [sys.executable, "-c", "from benchmarks.memory import work; work()", str(out / "work")]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    shutil.rmtree(out)
-    return Peak(**json.loads(done.stdout))
+    return job, plan_units(listed, plan)
 
 
 def work() -> None:
@@ -173,7 +180,8 @@ def _receipt(job: Job, name: str) -> Receipt:
     return Receipt.from_bytes(job.out.read(name), name)
 
 
-def _tokenizer(given: str | None, place: Path) -> str:
+def tokenizer_of(given: str | None, place: Path) -> str:
+    """The tokenizer that is given, or one trained on the standard library's sources once in this folder."""
     if given is not None:
         return given
     path = place / "tokenizer.json"
