@@ -7,7 +7,7 @@ import fcntl
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any
@@ -61,7 +61,8 @@ class PreprocessOptions:
         unit_bytes: input bytes of a work unit, which becomes a shard; default 64 MiB, less for a small corpus.
         row_group_bytes: raw bytes of a row group; default 1 MiB, less for a small corpus.
         prove: decode each comp view and compare before it is written.
-        max_reject_fraction: more rejects than this share of the documents fail the job, if far more, before its end.
+        max_reject_fraction: more rejects than this share of the documents, or more of the input's bytes in files that
+            cannot be read, fail the job; if far more, before its end.
         runner: where units run.
         overwrite: delete a dataset of another configuration at `out` first (only files that its receipts name); one of
             this configuration is gone on with.
@@ -106,6 +107,7 @@ def preprocess(options: PreprocessOptions) -> Manifest:
     """
     say = partial(_say, options.quiet)
     out = Folder(options.out_or_default())
+    _refuse_no_folder(out)
     corpus = list_corpus(options.corpus, format=options.format, include=options.include)
     refuse_inside(out, corpus)
     _stored(out, options)  # a folder of something else is refused before as much as a lock is put there
@@ -184,6 +186,17 @@ def _prepare(
     for line in [*composition(corpus.parts, units), *warnings]:
         say(line)
     return replace(job, proxy_uri=installed.uri), units, description
+
+
+def _refuse_no_folder(out: Folder) -> None:
+    if out.url.lower().startswith(("http://", "https://")):
+        raise UserError(f"OUT={redacted(out.url)}: cannot be written by HTTP; give a folder or an object store's URL")
+    if not out.is_local:
+        return
+    with suppress(OSError):  # what may not be looked at is told when it is read
+        for path in (out.path, *out.path.parents):
+            if path.is_file():
+                raise UserError(f"OUT={out.url}: {path} is a file; give a folder")
 
 
 def _stored(out: Folder, options: PreprocessOptions) -> dict[str, Any] | None:

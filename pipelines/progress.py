@@ -19,7 +19,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipelines.reject_limit import is_hopeless, too_many
+from pipelines.reject_limit import is_hopeless, too_many, too_much_lost
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.manifest import Receipt
@@ -50,7 +50,8 @@ class ProgressReport:
         input_bytes: of each unit, in the order of `names`; None: all weigh the same.
         title: of this pass, where a job has several.
         before: files that were there at the start.
-        max_reject_fraction: stop once rejects are far more than this share of the documents, see `is_hopeless`.
+        max_reject_fraction: stop once rejects are far more than this share of the documents, see `is_hopeless`, or once
+            inputs that could not be read are more than this share of all.
     """
 
     out: Folder
@@ -65,6 +66,8 @@ class ProgressReport:
     _symbols: int = 0
     _rejected: Counter[str] = field(default_factory=Counter)
     _rejects_file: str = ""
+    _lost_bytes: int = 0
+    _lost_file: str = ""
     _done: set[str] = field(default_factory=set)
     _unread: set[str] = field(default_factory=set)
     _look: threading.Thread | None = None
@@ -183,12 +186,18 @@ class ProgressReport:
                 self._raw_bytes += receipt.shard.raw_bytes
                 self._symbols += receipt.shard.comp_symbols
                 self._rejected.update(receipt.rejected)
+                self._lost_bytes += receipt.lost_bytes
                 if receipt.rejects.rows:
                     self._rejects_file = receipt.rejects.name
+                if receipt.lost_bytes:
+                    self._lost_file = receipt.rejects.name
 
     def _check_rejects(self) -> None:
         if is_hopeless(self._documents, self._rejected.total(), self.max_reject_fraction):
             raise too_many(self.out, self._documents, self._rejected, self._rejects_file, self.max_reject_fraction)
+        if self.input_bytes is not None and self._lost_bytes > self.max_reject_fraction * self._total:
+            rejected, limit = self._rejected, self.max_reject_fraction
+            raise too_much_lost(self.out, self._lost_bytes, self._total, rejected, self._lost_file, limit)
 
     def _weigh(self, names: Iterable[str]) -> int:
         return sum(self._weights[name] for name in names)

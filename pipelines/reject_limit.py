@@ -1,4 +1,8 @@
-"""The share of rejects that a dataset may have: what stops a job, and its manifest from being made without it."""
+"""The share of rejects that a dataset may have: what stops a job, and its manifest from being made without it.
+
+It is a share of the documents, and also of the input's bytes that were not read: an unreadable file is one reject,
+whatever it held.
+"""
 
 import shlex
 from collections import Counter
@@ -26,13 +30,16 @@ def check_rejects(out: Folder, receipts: list[Receipt], limit: float) -> None:
         limit: the share of the documents read that may be rejects, 0 to 1.
 
     Raises:
-        UserError: there are more, with the commonest reasons and one of the rejects.
+        UserError: there are more, or they stand for more of the input; with the commonest reasons and an example.
     """
     totals = totals_of(receipts)
-    if totals.rejects <= limit * totals.documents:
-        return
-    example = next(receipt.rejects.name for receipt in receipts if receipt.rejects.rows)
-    raise too_many(out, totals.documents, rejected_of(receipts), example, limit)
+    if totals.rejects > limit * totals.documents:
+        example = next(receipt.rejects.name for receipt in receipts if receipt.rejects.rows)
+        raise too_many(out, totals.documents, rejected_of(receipts), example, limit)
+    lost, read = (sum(getattr(one, name) for one in receipts) for name in ("lost_bytes", "input_bytes"))
+    if lost > limit * read:
+        example = next(receipt.rejects.name for receipt in receipts if receipt.lost_bytes)
+        raise too_much_lost(out, lost, read, rejected_of(receipts), example, limit)
 
 
 def is_hopeless(documents: int, rejects: int, limit: float) -> bool:
@@ -56,20 +63,43 @@ def too_many(out: Folder, documents: int, reasons: Counter[str], example: str, l
         example: name of a file of rejects, which holds some.
         limit: the share that is allowed.
     """
-    data = shlex.quote(redacted(out.url))
+    what = f"{reasons.total():,} of {documents:,} documents were rejected"
+    return _refused(out, what, reasons, _in_words(out, example), limit)
+
+
+def too_much_lost(out: Folder, lost: int, read: int, reasons: Counter[str], example: str, limit: float) -> UserError:
+    """What is said of inputs that could not be read and hold too much.
+
+    Args:
+        out: the dataset's folder.
+        lost: stored bytes of the inputs that were not read.
+        read: stored bytes that the units were to read.
+        reasons: of the rejects.
+        example: name of a file of rejects, which holds some of theirs.
+        limit: the share that is allowed.
+    """
+    what = f"{lost / 1e6:,.1f} of {read / 1e6:,.1f} MB of input could not be read ({lost / read:.1%})"
+    return _refused(out, what, reasons, _in_words(out, example, "read"), limit)
+
+
+def _refused(out: Folder, what: str, reasons: Counter[str], in_words: str, limit: float) -> UserError:
     listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(5))
     return UserError(
-        f"{reasons.total():,} of {documents:,} documents were rejected, more than --max-reject-fraction "
-        f"{limit:g} allows: {listed}{_in_words(out, example)}; look at them (make sql DATA={data} "
-        "Q='from rejects'), then mend the corpus or allow more: what is done is kept"
+        f"{what}, more than --max-reject-fraction {limit:g} allows: {listed}{in_words}; look at them "
+        f"(make sql DATA={shlex.quote(redacted(out.url))} Q='from rejects'), then mend the corpus or allow more: what "
+        "is done is kept"
     )
 
 
-def _in_words(out: Folder, name: str) -> str:
-    """The first reject of a file; nothing if it cannot be read, which is not what stops the job."""
+def _in_words(out: Folder, name: str, stage: str = "") -> str:
+    """The first reject of a file, of this stage if there is one; nothing if it cannot be read, which stops no job."""
     try:
         with out.open(name) as file, pq.ParquetFile(file, pre_buffer=False) as stored:
-            row = next(stored.iter_batches(1)).to_pylist()[0]
+            rows = (batch.to_pylist()[0] for batch in stored.iter_batches(1))
+            row = first = next(rows)
+            while stage and row is not None and row["stage"] != stage:
+                row = next(rows, None)
+            row = row or first
     except (OSError, UserError, pa.ArrowException):
         return ""
     return f" (for example {visible(row['source'])}, record {row['record']}: {visible(row['detail'])})"

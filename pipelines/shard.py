@@ -114,6 +114,7 @@ class _Work:
     comp_symbols: int = 0
     escaped_bytes: int = 0
     dropped_bytes: int = 0
+    lost_bytes: int = 0
 
     def run(self) -> Receipt:
         with self.stages.timed("load"):
@@ -154,6 +155,8 @@ class _Work:
             duplicates=self.skipped.pop(DUPLICATE, 0),
             filtered=dict(sorted(self.skipped.items())),
             inputs=self.unit.inputs,
+            input_bytes=self.unit.input_bytes,
+            lost_bytes=self.lost_bytes,
             row_groups=row_groups_,
         )
 
@@ -201,6 +204,7 @@ class _Work:
 
     def _reject(self, reject: Reject) -> None:
         self.rejected[reject.reason] += 1
+        self.lost_bytes += reject.lost_bytes
         self.rejects.add(reject)
 
     def _write_group(self, documents: list[Document]) -> None:

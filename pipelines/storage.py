@@ -355,6 +355,6 @@ def _plain_errors(place: str) -> Iterator[None]:
                 f"{place}: no space left on the device; finished units are kept: free some space and run the same "
                 "command again"
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EFBIG):
             raise StoreError(f"{place}: cannot be written ({error.strerror})") from None
         raise

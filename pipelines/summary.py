@@ -101,6 +101,7 @@ class Summary:
     escaped_bytes: int = 0
     dropped_bytes: int = 0
     retries: int = 0
+    lost_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     job_seconds: float | None = None
     job_raw_bytes: int = 0
@@ -180,6 +181,7 @@ def summarise(
             escaped_bytes=receipt.escaped_bytes,
             dropped_bytes=receipt.dropped_bytes,
             retries=receipt.retries,
+            lost_bytes=receipt.lost_bytes,
         )
         if job_seconds is not None and f"receipts/{Path(receipt.shard.name).stem}.json" not in before:
             sums["job_raw_bytes"] += receipt.shard.raw_bytes
@@ -243,7 +245,8 @@ def lines(summary: Summary) -> list[str]:
     text = [
         f"{one.place}: {one.rows:,} documents in {one.units_done:,} shards, {one.raw_bytes / 1e6:.1f} MB raw, "
         f"{one.stored_bytes / 1e6:.1f} MB stored{_percent(one.stored_per_raw)}{state}",
-        f"  rejects: {one.rejects:,}{_listed(one.rejected)}",
+        f"  rejects: {one.rejects:,}{_listed(one.rejected)}"
+        + (f"; {one.lost_bytes / 1e6:,.1f} MB of input not read" if one.lost_bytes else ""),
     ]
     if one.duplicates or one.filtered:
         text.append(f"  left out: duplicates {one.duplicates:,}{_listed(one.filtered)}")

@@ -112,6 +112,8 @@ class Receipt:
         retries: remote calls that were made again.
         inputs: [path, size, version] of each input file, version being its mtime or etag.
         seconds: wall time by stage, for people.
+        input_bytes: of the unit, as they are stored; 0 in receipts of earlier versions.
+        lost_bytes: of these, in inputs that could not be read (further): one reject may stand for a whole file.
     """
 
     unit: int
@@ -129,6 +131,8 @@ class Receipt:
     duplicates: int = 0
     filtered: dict[str, int] = field(default_factory=dict)
     retries: int = 0
+    input_bytes: int = 0
+    lost_bytes: int = 0
 
     @property
     def accounted(self) -> int:

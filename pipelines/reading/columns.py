@@ -56,9 +56,9 @@ def settled(corpus: Corpus, read: ReadOptions) -> tuple[ReadOptions, list[str]]:
             break
     has_lines = any(file.format == "jsonl" for file in corpus.inputs)
     for name, option in missing.items():
-        listed = ", ".join(visible(printable(one[:60])) for one in sorted(seen)[:_LISTED_NAMES]) or "none"
+        listed = ", ".join(visible(printable(one[:60])) for one in sorted(seen)[:_LISTED_NAMES])
         where = "no record that was looked at" if has_lines else "no file"
-        line = f"{option} {name!r}: {where} has it; there are {listed}"
+        line = f"{option} {name!r}: {where} has it; there are {listed or 'none (text files have no fields)'}"
         if not has_lines:
             raise UserError(line)
         warnings.append(line)

@@ -50,6 +50,8 @@ class Reject:
         reason: a short fixed word, the key of the counts (`invalid-utf8`, `missing-field`, ...).
         detail: one line for a person.
         excerpt: at most `EXCERPT_BYTES` of the offending bytes.
+        lost_bytes: of the input as it is stored, which are not read because of this: one reject may stand for a whole
+            file. 0 where it stands for a record.
     """
 
     source: str
@@ -59,3 +61,4 @@ class Reject:
     reason: str
     detail: str
     excerpt: bytes = b""
+    lost_bytes: int = 0

@@ -60,12 +60,17 @@ _DAMAGE_ERRNOS = (errno.EIO, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISD
 
 
 class InputError(Exception):
-    """The input's own fault: the same again tomorrow. `reason` is a read reason, `detail` a line for people."""
+    """The input's own fault: the same again tomorrow.
+
+    `reason` is a read reason, `detail` a line for people, `unread_bytes` what `read_chunks` had still to read of the
+    file as it is stored.
+    """
 
     def __init__(self, reason: Literal["unreadable", "decompression-bomb"], detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.unread_bytes = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,13 +252,18 @@ def read_chunks(file: InputFile, start: int = 0, stop: int | None = None) -> Ite
         InputError: missing, not of the listed size, truncated, damaged, or a decompression bomb.
     """
     block_bytes = 4 * CHUNK_BYTES if stop is None else CHUNK_BYTES // 4
-    with input_errors(file.root), open_input(file, block_bytes=block_bytes) as stored:
-        check_size(stored, file)
-        if file.compression:
-            yield from _decompressed(stored, file)
-        else:
+    position = start
+    try:
+        with input_errors(file.root), open_input(file, block_bytes=block_bytes) as stored:
+            check_size(stored, file)
             stored.seek(start)
-            yield from _plain(stored, file, start, file.size if stop is None else stop)
+            plain = _plain(stored, file, start, file.size if stop is None else stop)
+            for chunk in _decompressed(stored, file) if file.compression else plain:
+                position = stored.tell()
+                yield chunk
+    except InputError as error:
+        error.unread_bytes = max(0, file.size - position)
+        raise
 
 
 def check_size(stored: BinaryIO, file: InputFile) -> None:

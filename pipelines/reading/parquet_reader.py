@@ -89,7 +89,9 @@ def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document
             if row != block.first_row + block.rows:
                 raise InputError("unreadable", f"{row - block.first_row:,} rows instead of {block.rows:,}")
     except (InputError, RefusalError) as error:
-        yield rejected(source, row, error)
+        left = block.rows - (row - block.first_row)
+        lost = block.input_bytes * left // block.rows if block.rows else block.input_bytes
+        yield rejected(source, row, error, lost_bytes=lost)
 
 
 def _check_groups(metadata: Any, block: ParquetBlock) -> None:

@@ -78,7 +78,7 @@ def _read_text(file: InputFile, options: ReadOptions) -> Iterator[Document | Rej
             if size > limit:
                 held.clear()
     except InputError as error:
-        yield rejected(file.source, 0, error)
+        yield rejected(file.source, 0, error, lost_bytes=file.size)
         return
     doc_id, source, group = digest.digest(), file.source, default_group(file)
     kept: dict[str, str | None] = dict.fromkeys(options.keep_columns)
@@ -128,7 +128,8 @@ def _read_jsonl(block: JsonlBlock, options: ReadOptions) -> Iterator[Document | 
             except RefusalError as refusal:
                 yield rejected(source, record, refusal, line)
     except InputError as error:
-        yield rejected(source, next_record, error)
+        lost = error.unread_bytes if block.file.compression else max(0, block.stop - next_record)
+        yield rejected(source, next_record, error, lost_bytes=lost)
 
 
 def _lines(

@@ -88,8 +88,10 @@ def default_group(file: InputFile) -> str:
     return file.corpus or (file.extension if file.format == "text" else file.format)
 
 
-def rejected(source: str, record: int, error: RefusalError | InputError, excerpt: bytes = b"") -> Reject:
-    """The reject of a refused record (stage parse) or of the rest of an input (stage read)."""
+def rejected(
+    source: str, record: int, error: RefusalError | InputError, excerpt: bytes = b"", lost_bytes: int = 0
+) -> Reject:
+    """The reject of a refused record (stage parse) or of the rest of an input (stage read; a wrong column: parse)."""
     return Reject(
         source=source,
         record=record,
@@ -97,6 +99,7 @@ def rejected(source: str, record: int, error: RefusalError | InputError, excerpt
         reason=error.reason,
         detail=error.detail,
         excerpt=excerpt[:EXCERPT_BYTES],
+        lost_bytes=lost_bytes,
     )
 
 

@@ -48,6 +48,17 @@ def test_a_command_that_fails_says_why(tmp_path: Path, capsys: pytest.CaptureFix
         assert "make preprocess OUT=" in line
 
 
+def test_a_place_that_is_no_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for place in (file, file / "below"):
+        assert cli.run(["preprocess", "--out", str(place)]) == command_line.FAILED
+        assert capsys.readouterr().err == f"preprocess: OUT={place}: {file} is a file; give a folder\n"
+    assert cli.run(["preprocess", "--out", "https://host/out"]) == command_line.FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("preprocess: OUT=https://host/out: cannot be written by HTTP; give a folder")
+
+
 def test_help_lists_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"], ["-h"]):
         assert cli.run(arguments) == 0

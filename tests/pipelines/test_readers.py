@@ -137,7 +137,9 @@ def test_several_small_files_of_a_block_are_read_even_if_one_is_gone(tmp_path: P
     first, second, third = read_block(block, ReadOptions())
     assert isinstance(first, Document)
     assert isinstance(third, Document)
-    assert second == Reject(source="b", record=0, stage="read", reason="unreadable", detail="no such file")
+    assert second == Reject(
+        source="b", record=0, stage="read", reason="unreadable", detail="no such file", lost_bytes=1
+    )
 
 
 # --- JSONL

@@ -174,7 +174,7 @@ def test_a_key_that_no_record_has_is_told_and_files_without_fields_are_an_error(
     )
     (tmp_path / "text").mkdir()
     (tmp_path / "text/a.txt").write_text("x")
-    with pytest.raises(UserError, match="'license': no file has it; there are none"):
+    with pytest.raises(UserError, match=r"'license': no file has it; there are none \(text files"):
         settled(list_corpus(str(tmp_path / "text")), read)
 
 

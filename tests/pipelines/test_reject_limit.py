@@ -1,5 +1,7 @@
 """Too many rejects are told in one line, however many there are and whatever is in them."""
 
+import gzip
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +13,18 @@ import pytest
 from made_receipts import receipt
 
 from pipelines import progress
+from pipelines.commit import read_receipts, receipt_names
+from pipelines.manifest import rebuild_manifest
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
-from pipelines.reading.plan import Unit
+from pipelines.reading.corpus import list_corpus
+from pipelines.reading.documents import Reject
+from pipelines.reading.plan import Unit, cut_blocks
+from pipelines.reading.readers import read_block
+from pipelines.reading.records import ReadOptions
 from pipelines.reject_limit import check_rejects, is_hopeless
 from pipelines.storage import Folder
+from pipelines.summary import lines, summary_of
 from schemas.errors import UserError
 from schemas.manifest import Receipt
 from schemas.shard import REJECTS_SCHEMA
@@ -96,3 +105,66 @@ def test_a_hopeless_job_ends_before_its_last_unit_and_keeps_what_is_done(
     ended.set()
     assert len(list(out.glob("receipts/*"))) == 2
     assert not (out / "manifest.json").exists()
+
+
+def test_one_unreadable_file_is_too_much_if_it_is_large(tmp_path: Path) -> None:
+    """It is one reject among a thousand documents, and half of the input."""
+    corpus, out = tmp_path / "corpus", tmp_path / "out"
+    corpus.mkdir()
+    (corpus / "lines.jsonl").write_text("".join(f'{{"text": "number {n}"}}\n' for n in range(1000)))
+    size = (corpus / "lines.jsonl").stat().st_size
+    (corpus / "not.parquet").write_bytes(bytes(size))
+    options = PreprocessOptions(corpus=str(corpus), out=str(out), proxy=ProxyOptions(proxy="identity"), quiet=True)
+    line = r"of 0\.0 MB of input could not be read \(50\.0%\), .* unreadable 1 \(for example not\.parquet, record 0: "
+    for _ in range(2):
+        with pytest.raises(UserError, match=line):
+            preprocess(options)
+    with pytest.raises(UserError, match=line):
+        rebuild_manifest(str(out))
+    assert preprocess(replace(options, max_reject_fraction=0.5)).totals.rows == 1000
+    (one,) = read_receipts(Folder(str(out)), receipt_names(Folder(str(out))))
+    assert (one.lost_bytes, one.input_bytes) == (size, 2 * size)
+    assert "rejects: 1, unreadable 1; 0.0 MB of input not read" in "\n".join(lines(summary_of(str(out))))
+
+
+def test_what_is_lost_ends_a_running_job(tmp_path: Path) -> None:
+    one = replace(rejected(tmp_path), documents=10**9, lost_bytes=11)
+    progress_report = progress.ProgressReport(
+        Folder(str(tmp_path)), ["receipts/a.json", "b"], True, [500, 500], max_reject_fraction=0.01
+    )
+    progress_report._count([replace(one, lost_bytes=10)])
+    progress_report._check_rejects()
+    progress_report._lost_bytes = 0
+    progress_report._count([one])
+    with pytest.raises(UserError, match=r"of input could not be read \(1\.1%\)"):
+        progress_report._check_rejects()
+
+
+def test_how_much_is_lost_where_reading_ends(tmp_path: Path) -> None:
+    """By kind of file: the rest of a range, of row groups, or of a compressed file as far as it is known."""
+    lines = b'{"text": "a line of thirty bytes"}\n' * 4000
+    noise = b"".join(b'{"text": "%s"}\n' % random.Random(n).randbytes(300).hex().encode() for n in range(4000))
+    whole = gzip.compress(noise)
+    (tmp_path / "damaged.jsonl.gz").write_bytes(whole[: len(whole) // 2] + random.Random(0).randbytes(len(whole) // 2))
+    (tmp_path / "none.jsonl.gz").write_bytes(b"no gzip at all")
+    (tmp_path / "gone.jsonl").write_bytes(lines)
+    (tmp_path / "gone.txt").write_bytes(lines)
+    table = pa.table({"text": [f"row {n}" for n in range(100)]})
+    pq.write_table(table, tmp_path / "half.parquet", row_group_size=50, compression="none", use_dictionary=False)
+    metadata = pq.read_metadata(tmp_path / "half.parquet")
+    blocks = {block.files[0].path: block for block in cut_blocks(list_corpus(str(tmp_path)))}
+    data = bytearray((tmp_path / "half.parquet").read_bytes())
+    at = metadata.row_group(1).column(0).data_page_offset
+    data[at : at + 20] = bytes(20)
+    (tmp_path / "half.parquet").write_bytes(data)
+    for name in ("gone.jsonl", "gone.txt"):
+        (tmp_path / name).unlink()
+
+    def lost(name: str) -> int:
+        (one,) = [item for item in read_block(blocks[name], ReadOptions()) if isinstance(item, Reject)]
+        return one.lost_bytes
+
+    assert lost("gone.jsonl") == lost("gone.txt") == len(lines)
+    assert lost("none.jsonl.gz") == 14
+    assert 0.4 < lost("damaged.jsonl.gz") / len(whole) < 0.7  # a chunk more than what is damaged
+    assert lost("half.parquet") == blocks["half.parquet"].input_bytes // 2
