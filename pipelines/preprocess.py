@@ -26,8 +26,7 @@ from pipelines.reading.apart import refuse_inside
 from pipelines.reading.columns import settled
 from pipelines.reading.corpus import Corpus, InputFormat, list_corpus
 from pipelines.reading.filters import FilterOptions
-from pipelines.reading.mix import composition
-from pipelines.reading.plan import MIB, PlanOptions, Unit, plan_units, row_group_bytes
+from pipelines.reading.plan import MIB, PlanOptions, Unit, composition, plan_units, row_group_bytes
 from pipelines.reading.records import ReadOptions
 from pipelines.reject_limit import check_rejects
 from pipelines.runners import unit_file

@@ -15,22 +15,18 @@ each corpus in the order of their draws until there is enough, so caps and weigh
 
 import re
 import tomllib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import isfinite
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.planning.sizes import parse_size
 from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS
 from schemas.errors import UserError
 from schemas.remote import filesystem, is_remote, local_path, repeated
 from schemas.secrets import redacted
-
-if TYPE_CHECKING:
-    from pipelines.reading.plan import Unit
 
 SUFFIX = ".toml"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -202,22 +198,3 @@ def takes(entries: Sequence[Entry], listed: Sequence[int]) -> list[int]:
             raise UserError(f"corpus {entry.name!r}: has no bytes, so weights cannot hold; leave it out")
     scale = min(size / weight for size, weight in zip(capped, weights, strict=True))
     return [max(1, int(scale * weight)) for weight in weights]
-
-
-def composition(parts: Sequence[Part], units: Sequence["Unit"]) -> list[str]:
-    """A table for people of what a plan takes of each corpus; no lines for a corpus that is no mix."""
-    if not parts:
-        return []
-    taken: Counter[str] = Counter()
-    for unit in units:
-        for block in unit.blocks:
-            taken[block.files[0].corpus] += block.input_bytes
-    total = max(1, taken.total())
-    width = max(len(part.name) for part in parts)
-    lines = [f"  {'corpus':{max(6, width)}} {'files':>12} {'listed MB':>13} {'taken MB':>13} {'share':>7}"]
-    lines += [
-        f"  {part.name:{max(6, width)}} {part.files:>12,} {part.listed_bytes / 1e6:>13,.1f} "
-        f"{taken[part.name] / 1e6:>13,.1f} {taken[part.name] / total:>7.2%}"
-        for part in parts
-    ]
-    return lines

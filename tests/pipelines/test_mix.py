@@ -12,8 +12,8 @@ from selecting import make
 
 from pipelines.reading.corpus import Corpus, list_corpus
 from pipelines.reading.inputs import InputFile
-from pipelines.reading.mix import Entry, Part, composition, read_mix, takes
-from pipelines.reading.plan import PlanOptions, permuted_blocks, plan_units
+from pipelines.reading.mix import Entry, Part, read_mix, takes
+from pipelines.reading.plan import PlanOptions, composition, permuted_blocks, plan_units
 from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
 
