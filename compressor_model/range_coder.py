@@ -8,6 +8,7 @@ model makes of the text. What the words held beyond that is dropped: this coder 
 """
 
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -49,24 +50,25 @@ class RangeCoder:
         self._model = model
         self._bits = bits
         self._cache: OrderedDict[bytes, U32] = OrderedDict()
+        self._lock = threading.Lock()
         self.hits = 0
         self.misses = 0
 
     def encode(self, segments: Sequence[bytes]) -> list[U32]:
         """The symbols of each segment: uint32 [`symbol_count`], each below 2^bits."""
         cache = self._cache
-        new = list(dict.fromkeys(segment for segment in segments if segment not in cache))
-        self.hits += len(segments) - len(new)
-        self.misses += len(new)
-        if not new:
-            return [cache[segment] for segment in segments]
+        with self._lock:  # another thread's segments may push these out before they are read again
+            known = {segment: cache[segment] for segment in segments if segment in cache}
+        new = list(dict.fromkeys(segment for segment in segments if segment not in known))
         symbols = (one for batch in batches(new, _BATCH_BYTES) for one in self._code_batch(batch))
-        coded = dict(zip(new, symbols, strict=True))
-        result = [cache[segment] if segment in cache else coded[segment] for segment in segments]
-        cache.update(coded)
-        while len(cache) > CACHE_ENTRIES:
-            cache.popitem(last=False)
-        return result
+        known |= zip(new, symbols, strict=True)
+        with self._lock:
+            self.hits += len(segments) - len(new)
+            self.misses += len(new)
+            cache.update((segment, known[segment]) for segment in new)
+            while len(cache) > CACHE_ENTRIES:
+                cache.popitem(last=False)
+        return [known[segment] for segment in segments]
 
     def forget(self) -> None:
         """Empty the cache and its counters."""

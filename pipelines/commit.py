@@ -56,6 +56,8 @@ def _holds(job: Job, unit: Unit, names: UnitNames, data: bytes) -> bool:
         return False
     if receipt.unit_digest != names.digest or receipt.inputs != unit.inputs:
         return False
+    if receipt.rejected.get("unreadable"):  # by permissions or a bad moment, say, which change neither size nor time
+        return False
     return all(is_whole(job.out, entry) for entry in (receipt.rejects, receipt.shard))
 
 
@@ -133,11 +135,13 @@ def write_manifest(
     with out.staged(ROW_GROUPS) as path:
         with pq.ParquetWriter(path, ROW_GROUPS_SCHEMA, compression="zstd") as writer:
             held: list[Receipt] = []
+            rows = 0
             for receipt in read_receipts(out, names):
-                held.append(receipt)
-                if sum(len(one.row_groups) for one in held) >= _TABLE_ROWS:
+                held.append(replace(receipt, inputs=[]))
+                rows += len(receipt.row_groups)
+                if rows >= _TABLE_ROWS:
                     writer.write_table(row_group_table(held))
-                    held = []
+                    held, rows = [], 0
             writer.write_table(row_group_table(held))
         digest = sha256(path)  # of what was written; not of what a store gives back
     manifest = manifest_of(dataset, vocabulary, receipts, digest)

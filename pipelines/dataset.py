@@ -217,10 +217,13 @@ def remove(out: Folder, replaced: Collection[str] = ()) -> None:
 
 
 def remove_units(out: Folder, keep: set[str]) -> None:
-    """Delete receipts of ours other than `keep`, with the shards and rejects that they name, and stray shards."""
+    """Delete receipts of ours other than `keep`, with the shards and rejects that they name, and stray ones of both."""
     kept = {f"{Path(name).stem}.parquet" for name in keep}
     out.do_each(partial(_remove_unit, out), sorted(out.sizes("receipts").keys() - keep))
     out.do_each(partial(_remove_if_shard, out), sorted(out.sizes().keys() - kept))
+    # rejects are published first, so a kill may leave them alone
+    others = (name for name in sorted(out.sizes("rejects")) if Path(name).name not in kept)
+    out.do_each(out.remove, [name for name in others if SHARD_NAME.fullmatch(Path(name).name)])
 
 
 def _remove_unit(out: Folder, receipt: str) -> None:

@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import drop_list
-from pipelines.drop_list import FOLDER
+from pipelines.drop_list import FOLDER, Seen, ids_receipt
 from pipelines.job import Job, UnitNames
-from pipelines.reading.documents import Document
+from pipelines.reading.documents import Document, Reject
 from pipelines.reading.plan import Unit
 from pipelines.selection import kept
 from pipelines.shard import Outcome
@@ -69,7 +69,7 @@ def identify(job: Job, unit: Unit) -> Outcome:
         UserError: as `pipelines.selection.selected`, or the output cannot be written.
     """
     names = job.names(unit)
-    receipt, ids = receipt_name(names), _ids_name(names)
+    receipt, ids = ids_receipt(names), _ids_name(names)
     known = {
         "format_version": FORMAT_VERSION,
         "unit_digest": names.digest,
@@ -80,15 +80,10 @@ def identify(job: Job, unit: Unit) -> Outcome:
         return Outcome(receipt, True)
     job.out.remove(receipt)  # else it would pass for this run's
     with job.out.staged(ids) as path:
-        _write_ids(job, unit, path)
+        known["seen"], known["unreadable"] = _write_ids(job, unit, path)
         known["sha256"] = sha256(path)
     job.out.write(receipt, seal(known))
     return Outcome(receipt, False)
-
-
-def receipt_name(names: UnitNames) -> str:
-    """Of the receipt that a unit's ids are written."""
-    return f"{FOLDER}/ids-{names.stem}.json"
 
 
 def _ids_name(names: UnitNames) -> str:
@@ -98,22 +93,30 @@ def _ids_name(names: UnitNames) -> str:
 def _is_done(out: Folder, receipt: str, ids: str, known: dict[str, Any]) -> bool:
     try:
         fields = unseal(out.read(receipt), receipt)
-        digest = fields.pop("sha256", None)
-        return fields == known and out.digest(ids, str(digest)) == digest
+        found = {name: fields.pop(name, None) for name in ("sha256", "seen", "unreadable")}
+        if fields != known or None in found.values() or found["unreadable"]:
+            return False  # what could not be read may have had a bad moment, and then be in the shard
+        return out.digest(ids, str(found["sha256"])) == found["sha256"]
     except (FileNotFoundError, UserError):
         return False
 
 
-def _write_ids(job: Job, unit: Unit, path: Path) -> None:
+def _write_ids(job: Job, unit: Unit, path: Path) -> tuple[str, int]:
+    """Write who the documents are; gives what was seen, and how many inputs could not be read."""
+    seen, unreadable = Seen(), 0
     with pq.ParquetWriter(path, IDS_SCHEMA, compression="zstd", use_dictionary=["source"]) as writer:
         rows: list[tuple[bytes, str, int, int]] = []
         for ordinal, item in kept(unit.blocks, job.read, job.filters):
+            unreadable += isinstance(item, Reject) and item.reason == "unreadable"
+            if isinstance(item, Document):
+                seen.add(ordinal, item)
             if isinstance(item, Document) and item.piece == 0:
                 rows.append((item.doc_id, item.source, item.record, ordinal))
                 if len(rows) == _BATCH_ROWS:
                     writer.write_batch(_batch(rows))
                     rows.clear()
         writer.write_batch(_batch(rows))
+    return seen.hexdigest(), unreadable
 
 
 def _batch(rows: list[tuple[bytes, str, int, int]]) -> pa.RecordBatch:
@@ -141,7 +144,7 @@ def drop_duplicates(job: Job, units: list[Unit], run: Run, memory_bytes: int = M
     """
     import duckdb  # workers, which identify, need not have it
 
-    run(partial(identify, job), units, [receipt_name(job.names(unit)) for unit in units])
+    run(partial(identify, job), units, [ids_receipt(job.names(unit)) for unit in units])
     with job.out.work_folder() as folder:
         connection = duckdb.connect(
             str(folder / "ids.duckdb"),
@@ -179,7 +182,7 @@ def _sweep(job: Job, units: list[Unit]) -> None:
     names = {drop_list.name_of(unit, unit.drops) for unit in units if unit.drops}
     for unit in units:
         before = job.names(replace(unit, drops=""))
-        names |= {receipt_name(before), _ids_name(before)}
+        names |= {ids_receipt(before), _ids_name(before)}
     others = sorted(job.out.sizes(FOLDER).keys() - names)
     job.out.do_each(job.out.remove, [name for name in others if drop_list.FILE_NAME.fullmatch(Path(name).name)])
 
@@ -204,7 +207,7 @@ def _load(connection: "duckdb.DuckDBPyConnection", job: Job, units: list[Unit], 
 def _fetched(job: Job, folder: Path, unit: Unit) -> Path:
     """A unit's ids as a local file, whole as its receipt says; of a store's a copy in the folder."""
     names = job.names(unit)
-    name, receipt = _ids_name(names), receipt_name(names)
+    name, receipt = _ids_name(names), ids_receipt(names)
     try:
         digest = str(unseal(job.out.read(receipt), redacted(job.out.locate(receipt))).get("sha256"))
         with job.out.fetched(name, digest) as path:

@@ -138,6 +138,8 @@ def _find(data: Dataset, options: InspectOptions) -> tuple[str, int, int]:
 
 def _read(data: Dataset, shard: str, row: int) -> dict[str, Any]:
     """The row of a shard, comp and spans as arrays."""
+    if shard not in {entry.name for entry in data.manifest.shards}:  # a kept column of a dataset from elsewhere, say
+        raise _damaged(data, f"{str(shard)[:200]!r} is none of its shards")
     try:
         # Pre-buffering gives a Python file's buffers to threads, which now and then abort the process at its end.
         with data.folder.open(shard) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:

@@ -4,6 +4,7 @@ Stop it at any moment, in any way; the same command goes on where it was and end
 """
 
 import fcntl
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from pipelines.reading.apart import refuse_inside
 from pipelines.reading.columns import settled
 from pipelines.reading.corpus import Corpus, InputFormat, list_corpus
 from pipelines.reading.filters import FilterOptions
+from pipelines.reading.inputs import printable
 from pipelines.reading.plan import MIB, PlanOptions, Unit, composition, plan_units, row_group_bytes
 from pipelines.reading.records import ReadOptions
 from pipelines.reject_limit import check_rejects
@@ -190,8 +192,12 @@ def _prepare(
 def _refuse_no_folder(out: Folder) -> None:
     if out.url.lower().startswith(("http://", "https://")):
         raise UserError(f"OUT={redacted(out.url)}: cannot be written by HTTP; give a folder or an object store's URL")
+    if "::" in out.url:
+        raise UserError(f"OUT={redacted(out.url)}: chained URLs are not supported; give the store's own URL")
     if not out.is_local:
         return
+    if not out.url.isprintable() or any("\udc80" <= letter <= "\udcff" for letter in out.url) or "?" in out.url:
+        raise UserError(f"OUT={printable(out.url)!r}: names with '?', control or invalid characters are not supported")
     with suppress(OSError):  # what may not be looked at is told when it is read
         for path in (out.path, *out.path.parents):
             if path.is_file():
@@ -238,7 +244,8 @@ def _locked(out: Folder, say: Callable[[str], None]) -> Iterator[None]:
     path = out.path / "meta" / "lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        # never truncated, and no link: a dataset of somebody else's may name any file by one
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "r+b")
     except OSError as error:
         raise UserError(f"OUT={out.url}: cannot be written ({error.strerror})") from None
     with file:

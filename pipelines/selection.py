@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from pipelines.drop_list import DropList
+from pipelines.drop_list import DropList, Seen, check_seen
 from pipelines.job import Job
 from pipelines.reading.documents import Document, Reject
 from pipelines.reading.filters import DUPLICATE, Filters
@@ -35,12 +35,18 @@ def selected(job: Job, unit: Unit) -> Iterator[Document | Reject | Skipped]:
     """What a unit's blocks hold, in their order, each document once.
 
     Raises:
-        UserError: the unit's list of duplicates is missing or damaged, a filter is not the job's, or as `read_block`.
+        UserError: the unit's list of duplicates is missing or damaged, or not of the documents that are read now; a
+            filter is not the job's; or as `read_block`.
         OSError: what a retry may cure.
     """
     drops = DropList.read(job.out, unit)
+    seen = Seen()
     for ordinal, item in kept(unit.blocks, job.read, job.filters):
+        if isinstance(item, Document):
+            seen.add(ordinal, item)
         yield Skipped(DUPLICATE) if isinstance(item, Document) and ordinal in drops else item
+    if job.dedupe:
+        check_seen(job, unit, seen)
 
 
 def kept(

@@ -24,6 +24,7 @@ from pipelines.job import Job, UnitNames
 from pipelines.prove import ProofError, prove
 from pipelines.proxies.base import EncodedBatch
 from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
+from pipelines.reading.inputs import printable
 from pipelines.reading.plan import Unit
 from pipelines.rows import group_limit, group_table, memory_of, row_groups, update_content_digest
 from pipelines.selection import DUPLICATE, Skipped, selected
@@ -259,7 +260,7 @@ class _Work:
                     piece=document.piece,
                     stage="decode" if failed_proof else "encode",
                     reason="decode-mismatch" if failed_proof else "encode-error",
-                    detail=one_line(error)[:300],
+                    detail=printable(one_line(error))[:300],
                     excerpt=document.raw[:EXCERPT_BYTES],
                 )
             )

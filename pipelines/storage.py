@@ -273,15 +273,19 @@ class Folder:
         Raises:
             UserError: no space left, or no permission; what was finished before stays.
         """
-        with _plain_errors(self.locate(name) if self.is_local else f"{redacted(self.locate(name))} by way of TMPDIR"):
+        target = self.locate(name) if self.is_local else f"{redacted(self.locate(name))} by way of TMPDIR"
+        with _plain_errors(target):
             place = self.path / TEMP if self.is_local else process_folder()
             place.mkdir(parents=True, exist_ok=True)
             temp = place / f"{os.getpid()}-{uuid.uuid4().hex}.tmp"
-            try:
+            temp.touch()
+        try:
+            with _plain_errors(target, _FULL):  # another refusal is of what the block reads, an input, say
                 yield temp
+            with _plain_errors(target):
                 self._publish(temp, name)
-            finally:
-                temp.unlink(missing_ok=True)
+        finally:
+            temp.unlink(missing_ok=True)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file whole."""
@@ -345,16 +349,20 @@ def _digest_of(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
 @contextmanager
-def _plain_errors(place: str) -> Iterator[None]:
+def _plain_errors(place: str, numbers: tuple[int, ...] = _FULL + _REFUSED) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno not in numbers:
+            raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(
                 f"{place}: no space left on the device; finished units are kept: free some space and run the same "
                 "command again"
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EFBIG):
-            raise StoreError(f"{place}: cannot be written ({error.strerror})") from None
-        raise
+        raise StoreError(f"{place}: cannot be written ({error.strerror})") from None

@@ -41,8 +41,9 @@ _REFUSALS = {
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Of this machine's disk, which a transfer writes to: trying again does not help."""
 
-_DOUBTFUL = (errno.EINVAL, errno.ENOSYS, errno.ENAMETOOLONG)
-"""A store says so of a name that it will never take, and also of a request that was damaged on its way."""
+_DOUBTFUL = (errno.EINVAL, errno.ENOSYS, errno.ENAMETOOLONG, errno.EREMCHG, errno.EMSGSIZE)
+"""A store says so of a name that it will never take, of a bucket elsewhere, of an object that is too large, and also of
+a request that was damaged on its way."""
 
 _DOUBTFUL_TRIES = 3
 
@@ -216,5 +217,7 @@ def _is_transient(error: Exception) -> bool:
     if isinstance(error, _FINAL) or getattr(error, "errno", None) in _LOCAL or type(error).__name__ in _REFUSALS:
         return False
     if str(error).startswith("Forbidden"):  # gcsfs says so in a plain OSError
+        return False
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return False
     return isinstance(error, OSError) or _package(error) in _TRANSIENT

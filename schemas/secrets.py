@@ -36,6 +36,7 @@ _PATTERNS = (
     re.compile(
         rf"(?<![\w.-]){_NAME}(?:%3D|['\"]?\s*[=:]\s*(?:b(?=['\"]))?['\"]?)(?P<value>[^\s'\"&,;)}}\]<>]+)", re.IGNORECASE
     ),
+    re.compile(r"(?<=[?&])(?:key|code|auth|pwd|pass|jwt)=(?P<value>[^\s'\"&]+)", re.IGNORECASE),
     re.compile(r"\b(?:Bearer|Basic)\s+(?P<value>[\w.~+/=-]{8,})", re.IGNORECASE),
 )
 

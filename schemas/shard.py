@@ -68,6 +68,10 @@ ROW_GROUPS_SCHEMA = pa.schema(
 )
 
 
+_NAMES_IN_QUERIES = ("shard", "shard_row", "file_row_number", "filename", "_path")
+"""Columns that views of a dataset add: a kept one of this name would be taken for the place of a row."""
+
+
 def shard_schema(keep_columns: tuple[str, ...], metadata: dict[str, Any]) -> pa.Schema:
     """The explicit schema of a shard, never inferred from data.
 
@@ -76,11 +80,13 @@ def shard_schema(keep_columns: tuple[str, ...], metadata: dict[str, Any]) -> pa.
         metadata: JSON object stored under `METADATA_KEY`.
 
     Raises:
-        UserError: a kept column has the name of a shard column, or is named twice.
+        UserError: a kept column has the name of a shard column or of one that queries add, or is named twice.
     """
+    taken = {*COLUMN_NAMES, *_NAMES_IN_QUERIES}
     for name in keep_columns:
-        if name in COLUMN_NAMES or keep_columns.count(name) > 1:
+        if name.casefold() in taken:  # SQL does not tell their cases apart
             raise UserError(f"--keep-columns: {name!r} is a shard column or is named twice; rename it in the input")
+        taken.add(name.casefold())
     fields = _COLUMNS + [pa.field(name, pa.string(), nullable=True) for name in keep_columns]
     text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return pa.schema(fields, metadata={METADATA_KEY: text.encode()})

@@ -118,7 +118,13 @@ class BpeProxy(Proxy):
         return slices(self._table.concatenate(batch.ids), sums(self._table.lengths[batch.ids], batch.counts))
 
     def _tokens(self, texts: list[str]) -> list[U32]:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        try:
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except BaseException as error:
+            if isinstance(error, Exception | KeyboardInterrupt | SystemExit):
+                raise
+            # a panic of the library is no Exception: of one document, and not the end of the job
+            raise ValueError(f"the tokenizer gave up: {' '.join(str(error).split())}") from None
         return [np.array(encoding.ids, np.uint32) + np.uint32(COMP_OFFSET) for encoding in encodings]
 
     def _careful(self, raw: bytes) -> U32:

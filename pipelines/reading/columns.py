@@ -14,7 +14,15 @@ import pyarrow.parquet as pq
 
 from pipelines.reading import dataset_reader
 from pipelines.reading.corpus import Corpus
-from pipelines.reading.inputs import InputError, InputFile, input_errors, open_input, printable, read_chunks
+from pipelines.reading.inputs import (
+    InputError,
+    InputFile,
+    input_errors,
+    open_input,
+    printable,
+    read_chunks,
+    refuse_encrypted,
+)
 from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
 from schemas.names import SHARD_NAME
@@ -78,6 +86,7 @@ def _shard(corpus: Corpus) -> Any:
         try:
             with input_errors(file.root), open_input(file) as stored:
                 opened = pq.ParquetFile(stored, pre_buffer=False)
+                refuse_encrypted(opened.metadata, stored)
                 if not dataset_reader.is_shard(opened.schema_arrow):
                     return None
                 metadata_of(opened.schema_arrow, file.source)  # refuses a version that this program does not read

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
+from pipelines.reading.inputs import printable
 from schemas.errors import UserError, one_line
 
 ENTRY_POINTS = "proxy_compression.filters"
@@ -131,7 +132,7 @@ class Filters:
                     piece=document.piece,
                     stage="filter",
                     reason="filter-error",
-                    detail=f"{one.name}: {one_line(error)}"[:300],
+                    detail=printable(f"{one.name}: {one_line(error)}")[:300],
                     excerpt=document.raw[:EXCERPT_BYTES],
                 )
             if not answer:

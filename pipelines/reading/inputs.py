@@ -11,6 +11,7 @@ those documents and a reject loses them for ever. Costs: local files are read at
 import errno
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import threading
@@ -272,11 +273,35 @@ def check_size(stored: BinaryIO, file: InputFile) -> None:
     Raises:
         InputError: another size than listed.
     """
-    size = getattr(stored, "size", None)
+    size = getattr(stored, "size", None)  # of an object; its version was compared when it was opened
+    version = file.version
     if size is None:
-        size = os.fstat(stored.fileno()).st_size
+        status = os.fstat(stored.fileno())
+        size, version = status.st_size, str(status.st_mtime_ns)
     if size != file.size:
         raise InputError("unreadable", f"has {size:,} bytes, had {file.size:,} when the corpus was listed")
+    if file.version.isdecimal() and version != file.version:
+        raise InputError("unreadable", "changed since the corpus was listed")
+
+
+def refuse_encrypted(metadata: Any, stored: BinaryIO) -> None:
+    """Refuse a file with a signed footer, which is one with encrypted columns.
+
+    Whoever asks Arrow for such a column's metadata ends the process: it throws where Python cannot catch.
+
+    Args:
+        metadata: of the file.
+        stored: the file itself; its position is kept.
+
+    Raises:
+        InputError: there is more in its footer than the metadata.
+    """
+    position = stored.tell()
+    stored.seek(-8, io.SEEK_END)
+    length = int.from_bytes(stored.read(4), "little")
+    stored.seek(position)
+    if length != metadata.serialized_size:
+        raise InputError("unreadable", "a Parquet file with encrypted columns; decrypt it first")
 
 
 def _plain(stored: BinaryIO, file: InputFile, position: int, stop: int) -> Iterator[bytes]:

@@ -97,14 +97,14 @@ def read_mix(spec: str) -> list[Entry] | None:
         document = tomllib.loads(_read(spec).decode())
     except OSError:
         return None  # whoever lists it says what is wrong
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{redacted(spec)}: not TOML ({error}); mend the file that names the corpora") from None
     corpora = document.get("corpora")
     if corpora is None:
         return None
     try:
         entries = _entries(document, corpora, spec)
-    except (ValueError, UserError) as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{redacted(spec)}: {error}") from None
     return sorted(entries, key=lambda entry: entry.name)
 

@@ -21,6 +21,7 @@ from pipelines.reading.inputs import (
     check_size,
     input_errors,
     open_input,
+    refuse_encrypted,
 )
 from pipelines.reading.plan import ParquetBlock
 from pipelines.reading.records import (
@@ -67,6 +68,7 @@ def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document
             check_size(stored, block.file)
             # No pre-buffering: Arrow's threads that read ahead from a Python file may outlive it, and end the process.
             file = pq.ParquetFile(stored, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+            refuse_encrypted(file.metadata, stored)
             _check_groups(file.metadata, block)
             name = _text_column(file.schema_arrow, options)
             is_dataset = block.is_dataset and name == dataset_reader.TEXT and dataset_reader.is_shard(file.schema_arrow)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from pipelines.reading.corpus import Corpus
-from pipelines.reading.inputs import InputError, InputFile, check_size, input_errors, open_input
+from pipelines.reading.inputs import InputError, InputFile, check_size, input_errors, open_input, refuse_encrypted
 from pipelines.reading.mix import Part
 from schemas.draws import draw_u64, permutation
 from schemas.errors import UserError
@@ -336,6 +336,7 @@ def _footer(file: InputFile) -> _Footer | None:
         with input_errors(file.root), open_input(file, block_bytes=64 * KIB) as stored:
             check_size(stored, file)
             metadata = pq.ParquetFile(stored, pre_buffer=False).metadata
+            refuse_encrypted(metadata, stored)
             groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
             sizes = [
                 (group.num_rows, sum(group.column(c).total_compressed_size for c in range(group.num_columns)))

@@ -183,6 +183,9 @@ def _connect(address: str) -> Any:
 def _silence() -> None:
     """Keep what this process's Dask says off the terminal: a failure is told in one line, workers' logs in a file."""
     warnings.filterwarnings("ignore", "Sending large graph")  # of ten thousands of tasks, some 5 kB each
-    for name in ("distributed", "asyncio", "tornado"):
+    below = [
+        name for name in logging.root.manager.loggerDict if name.startswith("distributed.")
+    ]  # with levels of their own
+    for name in ("distributed", "asyncio", "tornado", *below):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         logging.getLogger(name).propagate = False

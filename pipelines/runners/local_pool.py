@@ -11,6 +11,7 @@ driver is gone ends itself.
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from pipelines.reading.plan import Unit
 from pipelines.runners.place import Place
 from pipelines.shard import Outcome
-from schemas.errors import UserError
+from schemas.errors import UserError, one_line
 
 ATTEMPTS = 4
 """Runs of a unit, here alone, before its workers' deaths are taken to be its own fault (out of memory, say)."""
@@ -77,7 +78,7 @@ class LocalPool(Place):
             return True
         executor = self._executor
         try:
-            executor.submit(work, unit).result()
+            executor.submit(_done, work, unit).result()
         except BrokenProcessPool:
             self._replace(executor)
             return False
@@ -133,6 +134,18 @@ class LocalPool(Place):
             if self._executor is broken and self.failure is None:
                 broken.shutdown(wait=False, cancel_futures=True)
                 self._executor = self._start()
+
+
+def _done(work: Callable[[Unit], Outcome], unit: Unit) -> Outcome:
+    """Do a unit in a worker; an error that would not come through to the driver, and break the pool, in words."""
+    try:
+        return work(unit)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # noqa: BLE001 - whatever its class does when it is rebuilt
+            raise RuntimeError(one_line(error)) from error
+        raise
 
 
 def _block_interrupts() -> None:

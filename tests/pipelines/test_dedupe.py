@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from selecting import job_of, make, run_each
 
 from pipelines import cli, dedupe, storage
-from pipelines.dedupe import drop_duplicates, identify, receipt_name
-from pipelines.drop_list import DropList
+from pipelines.dedupe import drop_duplicates, identify
+from pipelines.drop_list import DropList, ids_receipt
 from pipelines.job import Job
 from pipelines.reading.corpus import list_corpus
 from pipelines.reading.filters import Filters
@@ -206,13 +206,11 @@ def test_more_ids_than_memory_are_put_in_order_on_disk(tmp_path: Path, monkeypat
             return [(digest(0), name, number, number) for number in range(100_000)]
         return [(digest(number), f"{name}{number % 999}", number, number) for number in numbers]
 
-    monkeypatch.setattr(
-        dedupe,
-        "_write_ids",
-        lambda job, unit, path: pq.write_table(
-            dedupe.pa.Table.from_batches([dedupe._batch(ids(unit))]), path, use_dictionary=["source"]
-        ),
-    )
+    def write_ids(job: Job, unit: Unit, path: Path) -> tuple[str, int]:
+        pq.write_table(dedupe.pa.Table.from_batches([dedupe._batch(ids(unit))]), path, use_dictionary=["source"])
+        return "seen", 0
+
+    monkeypatch.setattr(dedupe, "_write_ids", write_ids)
     listed = drop_duplicates(job, units, run_each, memory_bytes=60_000_000)
     dropped = [
         pq.read_metadata(next((out / "meta/dedupe").glob(f"drop-{unit.index:05d}-*"))).num_rows if unit.drops else 0
@@ -314,7 +312,7 @@ def test_ids_that_are_gone_are_named(tmp_path: Path, kind: str) -> None:
 def test_what_a_store_gives_back_damaged_once_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = write_corpus(tmp_path / "corpus", random_texts(8, files=3))
     job, units = on_a_store(corpus)
-    run_each(partial(identify, job), units, [receipt_name(job.names(unit)) for unit in units])
+    run_each(partial(identify, job), units, [ids_receipt(job.names(unit)) for unit in units])
     seen: set[str] = set()
     read, download = Folder._read, storage.download
 
@@ -354,7 +352,7 @@ def test_a_receipt_that_holds_no_longer_is_not_taken_for_the_next_run(
     monkeypatch.setattr(dedupe, "_write_ids", fail)
     with pytest.raises(RuntimeError, match="worker died"):
         identify(job, unit)
-    assert not job.out.exists(receipt_name(job.names(unit)))
+    assert not job.out.exists(ids_receipt(job.names(unit)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -28,7 +28,7 @@ def no_tabs(document):
 
 def strict(document):
     if b"poison" in document.raw:
-        raise ValueError("poison,\\nit says")
+        raise ValueError("poison,\\nit says \\udcff")
     return True
 
 def forgetful(document):
@@ -120,7 +120,7 @@ def test_a_registered_filter_answers_for_all_pieces_and_its_errors_are_rejects(
         row for receipt in receipts for row in pq.read_table(tmp_path / "out" / receipt.rejects.name).to_pylist()
     ]
     assert {(row["stage"], row["reason"], row["detail"]) for row in rejects} == {
-        ("filter", "filter-error", "strict: ValueError: poison, it says")
+        ("filter", "filter-error", "strict: ValueError: poison, it says \\xff")
     }
     pieces = sorted(row["piece"] for row in rejects if row["source"] == "7.txt")
     assert pieces == list(range(8))

@@ -49,7 +49,7 @@ def test_a_failed_write_leaves_what_was_there(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "message"), [(errno.ENOSPC, "no space left.*run the same command"), (errno.EROFS, "cannot be written")]
+    ("number", "message"), [(errno.ENOSPC, "no space left.*run the same command"), (errno.EFBIG, "cannot be written")]
 )
 def test_disk_errors_are_one_line(tmp_path: Path, number: int, message: str) -> None:
     folder = Folder(str(tmp_path))

@@ -83,9 +83,10 @@ def test_what_is_not_the_networks_fault_passes(pauses: list[float], error: Excep
     assert not pauses
 
 
-def test_a_bad_request_is_tried_three_times(pauses: list[float]) -> None:
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EREMCHG, errno.EMSGSIZE])
+def test_a_bad_request_is_tried_three_times(pauses: list[float], number: int) -> None:
     with pytest.raises(UserError, match=r"refused \(OSError: .*bucket is not valid"):
-        asked(failing(*[OSError(errno.EINVAL, "The specified bucket is not valid")] * 9))
+        asked(failing(*[OSError(number, "The specified bucket is not valid")] * 9))
     assert len(pauses) == 2
 
 
@@ -181,6 +182,7 @@ def test_a_file_that_is_missing_is_not(pauses: list[float], cause: Exception) ->
         caused(ClientResponseError(401)),
         InvalidRegionError("us_east"),
         ValueError("Invalid endpoint: localhost:9000"),
+        OSError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate"),
     ],
     ids=repr,
 )

@@ -100,3 +100,10 @@ def test_a_port_is_not_refused_as_a_password() -> None:
 def test_a_password_in_a_url_is_refused_without_showing_it() -> None:
     with pytest.raises(UserError, match=r"ftp://\*\*\*@host/a: a URL must not hold a password"):
         filesystem("ftp://user:pa55word@host/a")
+
+
+@pytest.mark.parametrize("name", ["key", "code", "auth", "KEY"])
+def test_keys_in_queries_are_hidden_and_words_before_an_equals_sign_are_not(name: str) -> None:
+    url = f"https://host/f.jsonl?alt=media&{name}=AIzaSy-0123&more=1"
+    assert redacted_by_form(url) == f"https://host/f.jsonl?alt=media&{name}=***&more=1"
+    assert redacted_by_form(f"/home/me/{name}=value/x") == f"/home/me/{name}=value/x"
