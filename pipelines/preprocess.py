@@ -196,7 +196,7 @@ def _refuse_no_folder(out: Folder) -> None:
         raise UserError(f"OUT={redacted(out.url)}: chained URLs are not supported; give the store's own URL")
     if not out.is_local:
         return
-    if not out.url.isprintable() or any("\udc80" <= letter <= "\udcff" for letter in out.url) or "?" in out.url:
+    if not out.url.isprintable() or "?" in out.url:  # surrogates of invalid bytes are not
         raise UserError(f"OUT={printable(out.url)!r}: names with '?', control or invalid characters are not supported")
     with suppress(OSError):  # what may not be looked at is told when it is read
         for path in (out.path, *out.path.parents):

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 
 from pipelines.reading.plan import Unit
 from pipelines.runners.place import Place
@@ -78,7 +79,7 @@ class LocalPool(Place):
             return True
         executor = self._executor
         try:
-            executor.submit(_done, work, unit).result()
+            executor.submit(partial(_done, work), unit).result()
         except BrokenProcessPool:
             self._replace(executor)
             return False

@@ -1,6 +1,7 @@
 """Too many rejects are told in one line, however many there are and whatever is in them."""
 
 import gzip
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -157,6 +158,8 @@ def test_how_much_is_lost_where_reading_ends(tmp_path: Path) -> None:
     at = metadata.row_group(1).column(0).data_page_offset
     data[at : at + 20] = bytes(20)
     (tmp_path / "half.parquet").write_bytes(data)
+    listed = int(blocks["half.parquet"].files[0].version)
+    os.utime(tmp_path / "half.parquet", ns=(listed, listed))  # damaged in place
     for name in ("gone.jsonl", "gone.txt"):
         (tmp_path / name).unlink()
 
