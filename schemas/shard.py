@@ -95,7 +95,7 @@ def shard_schema(keep_columns: tuple[str, ...], metadata: dict[str, Any]) -> pa.
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
     """Arguments of `pyarrow.parquet.ParquetWriter` for this schema.
 
-    `comp` and `spans` are stored byte by byte plane (BYTE_STREAM_SPLIT) without a dictionary: 1.6-2.0 stored
+    `comp` and `spans` are stored byte by byte plane (BYTE_STREAM_SPLIT) without a dictionary: 1.2-1.6 stored
     bytes a symbol. Statistics only where they can prune: not for raw and the lists.
     """
     plain = ("raw", "comp", "spans")
