@@ -36,7 +36,7 @@ def check_rejects(out: Folder, receipts: list[Receipt], limit: float) -> None:
     if totals.rejects > limit * totals.documents:
         example = next(receipt.rejects.name for receipt in receipts if receipt.rejects.rows)
         raise too_many(out, totals.documents, rejected_of(receipts), example, limit)
-    lost, read = (sum(getattr(one, name) for one in receipts) for name in ("lost_bytes", "input_bytes"))
+    lost, read = sum(one.lost_bytes for one in receipts), sum(one.input_bytes for one in receipts)
     if lost > limit * read:
         example = next(receipt.rejects.name for receipt in receipts if receipt.lost_bytes)
         raise too_much_lost(out, lost, read, rejected_of(receipts), example, limit)

@@ -183,9 +183,8 @@ def _connect(address: str) -> Any:
 def _silence() -> None:
     """Keep what this process's Dask says off the terminal: a failure is told in one line, workers' logs in a file."""
     warnings.filterwarnings("ignore", "Sending large graph")  # of ten thousands of tasks, some 5 kB each
-    below = [
-        name for name in logging.root.manager.loggerDict if name.startswith("distributed.")
-    ]  # with levels of their own
+    # some below have levels of their own
+    below = [name for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
     for name in ("distributed", "asyncio", "tornado", *below):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         logging.getLogger(name).propagate = False

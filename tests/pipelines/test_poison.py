@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -168,16 +169,20 @@ def test_excerpts_are_bounded_and_records_point_into_the_input(corpus: Path, und
 def test_more_than_the_threshold_stops_the_job_with_the_reasons(
     corpus: Path, tmp_path: Path, in_this_process: None
 ) -> None:
+    readable = tmp_path / "readable"  # an input that cannot be read is told first, see below
+    shutil.copytree(corpus, readable, ignore=shutil.ignore_patterns("cut.*", "bomb.*"))
     with pytest.raises(UserError) as error:
-        run_job(corpus, tmp_path / "out", RunnerOptions(), limit=0.005)
+        run_job(readable, tmp_path / "out", RunnerOptions(), limit=0.005)
     message = str(error.value)
-    # whichever is seen first: a file that could not be read is seen while the job runs
-    assert f"{sum(EXPECTED.values())} of " in message or "MB of input could not be read" in message
+    assert f"{OF_EACH * len(LINES)} of " in message
     assert "0.005" in message
-    assert sum(f"{reason} {count}" in message for reason, count in EXPECTED.items()) >= 1
+    assert sum(f"{reason} {count}" in message for reason, count in EXPECTED.items()) >= 5
     assert "\n" not in message
     assert not (tmp_path / "out" / "manifest.json").exists()
-    run_job(corpus, tmp_path / "out", RunnerOptions(), limit=0.1)
+    run_job(readable, tmp_path / "out", RunnerOptions(), limit=0.02)
+    with pytest.raises(UserError, match=r"MB of input could not be read .* --max-reject-fraction 0\.02 allows: "):
+        run_job(corpus, tmp_path / "other", RunnerOptions(), limit=0.02)
+    run_job(corpus, tmp_path / "other", RunnerOptions(), limit=0.1)
 
 
 @pytest.mark.slow

@@ -64,6 +64,11 @@ ARGUMENTS += ["--row-group-bytes", "4096", "--max-reject-fraction", "0.5", "--wo
 """The same options for a process of its own."""
 
 
+def command_of(bucket: str, data: str, runner: str) -> list[str]:
+    corpus = ["--corpus", f"s3://{bucket}/corpus"]
+    return ["pipelines", "preprocess", *corpus, "--out", data, "--runner", runner, *ARGUMENTS]
+
+
 def started(command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", *command], stdout=-1, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -245,17 +250,7 @@ def test_killed_resumed_verified_queried_and_trained_on(
 ) -> None:
     plain = preprocess(job(str(small_corpus), str(tmp_path / "plain")))
     place, data = f"{bucket}/data", f"s3://{bucket}/data"
-    command = [
-        "pipelines",
-        "preprocess",
-        "--corpus",
-        f"s3://{bucket}/corpus",
-        "--out",
-        data,
-        *ARGUMENTS,
-        "--runner",
-        runner,
-    ]
+    command = command_of(bucket, data, runner)
     killed = 0
     kept: dict[str, bytes] = {}
     for _ in range(3):  # each time when there is one receipt more
@@ -315,17 +310,7 @@ def test_two_jobs_in_one_folder_do_no_damage(bucket: str, small_corpus: Path, tm
     """
     plain = preprocess(job(str(small_corpus), str(tmp_path / "plain")))
     data = f"s3://{bucket}/data"
-    command = [
-        "pipelines",
-        "preprocess",
-        "--corpus",
-        f"s3://{bucket}/corpus",
-        "--out",
-        data,
-        *ARGUMENTS,
-        "--runner",
-        runner,
-    ]
+    command = command_of(bucket, data, runner)
     processes = [started(command) for _ in range(2)]
     outputs = [process.communicate(timeout=200)[0] for process in processes]
     well = [process.returncode == 0 for process in processes]

@@ -57,6 +57,24 @@ def test_disk_errors_are_one_line(tmp_path: Path, number: int, message: str) -> 
         raise OSError(number, "as the system says")
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_refusal_is_the_places_only_where_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, "as the system says")
+
+    folder = Folder(str(tmp_path))
+    with pytest.raises(OSError, match="as the system says") as raised, folder.staged("a"):
+        refused()  # an input's, say
+    assert not isinstance(raised.value, UserError)
+    for name in ("touch", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, refused)
+            with pytest.raises(UserError, match="a: cannot be written"), folder.staged("a") as path:
+                path.write_bytes(b"")
+
+
 def test_left_over_temporary_files_are_swept(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     folder.write("kept", b"x")
