@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.proxies.base import I64, U16, U32, Encoded, EncodedBatch, Proxy, sums
+from pipelines.reading.cut_documents import CutDocuments
 from pipelines.reading.documents import Document
 from pipelines.rows import update_content_digest
 from schemas.draws import document_id
@@ -109,7 +110,7 @@ class RowChecks:
         self._shard, self._vocabulary, self._proxy, self._faults = shard, vocabulary, proxy, faults
         self._content = hashlib.blake2b(digest_size=32)
         self._has_spans: bool | None = None
-        self.pieces = Pieces()
+        self.cut = CutDocuments()
         self.rows = self.raw_bytes = self.symbols = 0
 
     @property
@@ -124,7 +125,7 @@ class RowChecks:
         counts = np.zeros(len(lengths), np.int64) if rows.counts is None else rows.counts
         self._report(group, rows, lengths != rows.raw_bytes, "raw_bytes is not the length of raw")
         self._report(group, rows, counts != rows.comp_symbols, "comp_symbols is not the length of comp")
-        self._report(group, rows, self.pieces.misplaced(rows), "a piece that comes twice or out of order")
+        self._follow(rows)
         if (rows.ids is not None) != (self._vocabulary.comp_symbols > 0):
             state = "null in some rows" if rows.ids is None else "not null"
             self._faults.add(f"{self._shard}: row group {group}: comp is {state}")
@@ -167,6 +168,11 @@ class RowChecks:
         if self._proxy is not None and not outside.any():
             self._report(group, rows, _undecoded(self._proxy, batch, rows.raws), "comp does not decode to raw")
 
+    def _follow(self, rows: Rows) -> None:
+        for row, (doc_id, piece, raw) in enumerate(zip(rows.doc_ids, rows.pieces, rows.raws, strict=True)):
+            if piece or document_id(raw).hex() != doc_id:
+                self.cut.add((doc_id, rows.sources[row], rows.records[row]), piece, raw)
+
     def _report(self, group: int, rows: Rows, bad: npt.NDArray[np.bool_], text: str) -> None:
         for row in np.flatnonzero(bad).tolist():
             self._faults.add(f"{self._shard}: row group {group}, document {rows.doc_ids[row]} (row {row}): {text}")
@@ -185,65 +191,6 @@ def _is_wrong(proxy: Proxy, view: Encoded, raw: bytes) -> bool:
         return bool(proxy.mismatches([raw], EncodedBatch.of([view]))[0])
     except Exception:  # noqa: BLE001 - whatever a proxy raises, this view is the cause
         return True
-
-
-Key = tuple[str, str, int]
-"""doc_id, source, record: what the pieces of a document share."""
-
-
-@dataclass
-class _Cut:
-    """A document of which not all pieces have been seen, or whose doc_id is wrong: which of the two shows later."""
-
-    digest: "hashlib.blake2b"
-    next: int = 0
-    gaps: list[range] = field(default_factory=list)
-
-
-@dataclass
-class Pieces:
-    """Recomputes doc_ids, those of cut documents over their pieces.
-
-    All pieces of a document lie in one shard and in order: a block of the plan gives a document whole, a unit has
-    blocks whole, and rows are sorted within runs (which the pieces may straddle).
-    """
-
-    open: dict[Key, _Cut] = field(default_factory=dict)
-
-    def misplaced(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Take a row group in; which rows have a piece that came before, bool [rows]."""
-        bad = np.zeros(len(rows.raws), bool)
-        for row, (doc_id, piece, raw) in enumerate(zip(rows.doc_ids, rows.pieces, rows.raws, strict=True)):
-            if piece == 0 and document_id(raw).hex() == doc_id:
-                continue
-            key = (doc_id, rows.sources[row], rows.records[row])
-            cut = self.open.setdefault(key, _Cut(hashlib.blake2b(digest_size=16)))
-            if piece < cut.next:
-                bad[row] = True
-                continue
-            if piece > cut.next:
-                cut.gaps.append(range(cut.next, piece))
-            cut.digest.update(raw)
-            cut.next = piece + 1
-            if not cut.gaps and cut.digest.hexdigest() == doc_id:
-                del self.open[key]
-        return bad
-
-    def wrong(self, rejected: set[tuple[str, int, int]]) -> list[Key]:
-        """After the last row group: documents whose doc_id is wrong.
-
-        Args:
-            rejected: (source, record, piece) of rejects; a document that lost pieces to them cannot be checked.
-        """
-        return [
-            (doc_id, source, record)
-            for (doc_id, source, record), cut in self.open.items()
-            if not all(
-                (source, record, piece) in rejected
-                for gap in cut.gaps or [range(cut.next, cut.next + 1)]
-                for piece in gap
-            )
-        ]
 
 
 def _short(value: object) -> str:

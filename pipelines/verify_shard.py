@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import proxies
+from pipelines.reading.dataset_reader import MISSING_PIECES
 from pipelines.storage import Folder
 from pipelines.verify_rows import Faults, RowChecks
 from schemas.digests import digest_of
@@ -250,19 +251,39 @@ class _ShardCheck:
             ("content digest", self._rows.content_digest, entry.content_digest),
         ):
             self._faults.compare(name, what, found, expected)
-        if self._rows.pieces.open:
-            wanted = {(source, record) for _, source, record in self._rows.pieces.open}
-            rejected = set(_rejected_pieces(self._task.folder, self._rejects.name, wanted))
-            for doc_id, source, record in self._rows.pieces.wrong(rejected):
-                self._fault(f"document {doc_id} ({source}, record {record}): doc_id is not the digest of its bytes")
+        broken = list(self._rows.cut.broken())
+        if not broken:
+            return
+        wanted = {(source, record) for (_, source, record), _ in broken}
+        rejected = _rejected_pieces(self._task.folder, self._rejects.name, wanted)
+        for (doc_id, source, record), gaps in broken:
+            if not all(_is_excused(source, record, gap, rejected) for gap in gaps):
+                self._fault(
+                    f"document {doc_id} ({source}, record {record}): doc_id is not the digest of its bytes, or a piece "
+                    "is missing, comes twice or out of order"
+                )
 
 
-def _rejected_pieces(folder: Folder, name: str, wanted: set[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
+def _rejected_pieces(folder: Folder, name: str, wanted: set[tuple[str, int]]) -> dict[tuple[str, int, int], str]:
+    """Reasons of the rejects of these sources and records, by source, record and piece."""
     with folder.fetched(name) as path, pq.ParquetFile(path) as parquet:
-        for batch in parquet.iter_batches(columns=["source", "record", "piece"], use_threads=False):
-            for row in batch.to_pylist():
-                if (row["source"], row["record"]) in wanted:
-                    yield row["source"], row["record"], row["piece"]
+        return {
+            (row["source"], row["record"], row["piece"]): row["reason"]
+            for batch in parquet.iter_batches(columns=["source", "record", "piece", "reason"], use_threads=False)
+            for row in batch.to_pylist()
+            if (row["source"], row["record"]) in wanted
+        }
+
+
+def _is_excused(source: str, record: int, gap: range, rejected: dict[tuple[str, int, int], str]) -> bool:
+    """Whether the rejects say of each piece of a gap where it went: a document without it cannot be checked."""
+    for piece in gap:
+        reason = rejected.get((source, record, piece))
+        if reason == MISSING_PIECES:
+            return True  # says so of all up to the next that is there
+        if reason is None:
+            return False
+    return True
 
 
 def _check_rejects(folder: Folder, entry: RejectsEntry, receipt: Receipt | None, faults: Faults) -> None:

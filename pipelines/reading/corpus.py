@@ -3,11 +3,12 @@
 A specification is `stdlib` or `site-packages` (the sources of the running Python), a local file, folder or glob,
 or any fsspec URL of these, or a TOML file that names several of them (`mix.py`). Folders are walked recursively; hidden
 files and folders and `__pycache__` are skipped, links to folders are not followed (links to files are), whatever is no
-regular file is skipped. Of a dataset of ours the shards that its manifest names are listed. Nothing else is opened:
+regular file is skipped. Of datasets of ours the shards that their manifests name are listed. Nothing else is opened:
 formats and compressions go by name. Costs: one stat a file, about 5 us on a local disk; remote stores are listed in
 bulk. About 300 bytes of memory a file.
 """
 
+import bisect
 import fnmatch
 import hashlib
 import os
@@ -26,10 +27,10 @@ from pipelines.reading import mix
 from pipelines.reading.inputs import FileFormat, InputFile, compression_of, object_version, printable, without_query
 from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS, find
 from pipelines.storage import Folder
-from schemas.errors import UserError
-from schemas.manifest import Manifest
+from schemas.errors import FormatVersionError, UserError
+from schemas.manifest import Manifest, unseal
 from schemas.names import DATASET, MANIFEST, SHARD_NAME
-from schemas.remote import filesystem, is_remote, local_path, repeated
+from schemas.remote import StoreError, filesystem, is_remote, local_path, repeated
 from schemas.secrets import redacted
 
 InputFormat = Literal["auto", "text", "jsonl", "parquet"]
@@ -168,35 +169,65 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
 
 
 def _shards(spec: str, root: str, found: list[_Found], include: tuple[str, ...]) -> list[_Found]:
-    """Of a dataset of ours what its manifest names as its shards, not what is about them or left beside them.
+    """Of datasets of ours what their manifests name as their shards, not what is about them or left beside them.
 
     Raises:
-        UserError: it is not finished, a shard that is asked for is not of its size, or, of a folder, missing.
+        UserError: one is not finished, a shard that is asked for is not of its size, or, of a folder, missing.
     """
-    whole = any(item.path == DATASET for item in found)
-    if not whole and not any(SHARD_NAME.fullmatch(item.path) for item in found):
-        return found
-    folder = Folder(root)
-    if not whole and not folder.exists(DATASET):
-        return found  # shards that were copied from one
+    described = {item.path.removesuffix(DATASET) for item in found if f"/{item.path}".endswith(f"/{DATASET}")}
+    with_shards = {item.path[: item.path.rfind("/") + 1] for item in found if SHARD_NAME.fullmatch(_name(item.path))}
+    sizes = {item.path: item.size for item in found}
+    named: set[str] = set()
+    datasets: list[str] = []
+    for place in sorted(described | with_shards):  # what lies in a dataset comes after it
+        if _above(place, datasets) is not None:
+            continue
+        folder = Folder(f"{root if root.endswith('/') else f'{root}/'}{place.rstrip('/')}" if place else root)
+        whole = place in described
+        if not whole and not folder.exists(DATASET):
+            continue  # shards that were copied from one
+        if place not in with_shards and not _is_ours(folder):
+            continue  # of this name only
+        for shard in _manifest(spec if not place else folder.url, folder).shards:
+            path = place + shard.name
+            named.add(path)
+            size = sizes.get(path)
+            if size != shard.size and _included(path, include) and (whole or size is not None):
+                state = "missing" if size is None else f"{size:,} bytes instead of {shard.size:,}"
+                raise UserError(
+                    f"{_shown(folder.locate(shard.name))}: {state}; run the command that makes this dataset again, "
+                    "then this one"
+                )
+        datasets.append(place)
+    return [item for item in found if item.path in named or _above(item.path, datasets) is None]
+
+
+def _above(path: str, datasets: list[str]) -> str | None:
+    """The dataset in whose folder a path lies."""
+    at = bisect.bisect_right(datasets, path)
+    return datasets[at - 1] if at and path.startswith(datasets[at - 1]) else None
+
+
+def _is_ours(folder: Folder) -> bool:
     try:
-        manifest = Manifest.from_bytes(folder.read(MANIFEST), _shown(folder.locate(MANIFEST)))
+        unseal(folder.read(DATASET), DATASET)
+    except FormatVersionError:
+        return True
+    except StoreError:
+        raise
+    except UserError:
+        return False
+    return True
+
+
+def _manifest(shown: str, folder: Folder) -> Manifest:
+    try:
+        return Manifest.from_bytes(folder.read(MANIFEST), _shown(folder.locate(MANIFEST)))
     except FileNotFoundError:
         raise UserError(
-            f"{_shown(spec)}: a dataset that is not finished (no {MANIFEST}); run the command that "
+            f"{_shown(shown)}: a dataset that is not finished (no {MANIFEST}); run the command that "
             "makes it again, then this one"
         ) from None
-    sizes = {item.path: item.size for item in found}
-    for shard in manifest.shards:
-        size = sizes.get(shard.name)
-        if size != shard.size and _included(shard.name, include) and (whole or size is not None):
-            state = "missing" if size is None else f"{size:,} bytes instead of {shard.size:,}"
-            raise UserError(
-                f"{_shown(folder.locate(shard.name))}: {state}; run the command that makes this dataset again, then "
-                "this one"
-            )
-    named = {shard.name for shard in manifest.shards}
-    return [item for item in found if item.path in named]
 
 
 def _shown(text: str) -> str:
@@ -215,8 +246,11 @@ def _format_of(path: str) -> FileFormat:
 
 
 def _included(path: str, include: tuple[str, ...]) -> bool:
-    name = path.rpartition("/")[2]
-    return not include or any(fnmatch.fnmatchcase(path, p) or fnmatch.fnmatchcase(name, p) for p in include)
+    return not include or any(fnmatch.fnmatchcase(path, p) or fnmatch.fnmatchcase(_name(path), p) for p in include)
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _skipped(name: str) -> bool:

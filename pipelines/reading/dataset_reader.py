@@ -2,7 +2,9 @@
 
 doc_id, source, record, piece, group and kept columns are those of the row; in a mix the source stands behind the
 corpus's name, which is the group. Pieces of cut documents stay as they are cut. A shard is read whole, as a block, so
-that all pieces of a document come to one unit in their order. What the dataset rejected is not in it.
+that all pieces of a document come to one unit in their order. What the dataset rejected is not in it: pieces of a
+document whose others became rows are rejects again, so that no document is silently less than its doc_id says. Of one
+whose first piece alone is left nothing tells that there was more: it is a document, with a doc_id of its own.
 """
 
 from collections.abc import Iterator
@@ -11,14 +13,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.reading.documents import Document
-from pipelines.reading.inputs import InputError, InputFile
+from pipelines.reading.cut_documents import CutDocuments
+from pipelines.reading.documents import Document, Reject
+from pipelines.reading.inputs import InputError, InputFile, printable
 from schemas.draws import document_id
 from schemas.shard import COLUMN_NAMES, METADATA_KEY, shard_schema
 
 TEXT = "raw"
 COLUMNS = ("doc_id", "source", "record", "piece", "group")
 _DOCUMENT = ["doc_id", "source", "record"]
+
+MISSING_PIECES = "missing-pieces"
+"""The reason of a reject for the pieces from its own up to the next that is there."""
 
 Whole = dict[tuple[str, str, int], int]
 """(doc_id, source, record) of documents that are cut -> bytes of the whole."""
@@ -56,7 +62,12 @@ def _is_cut(row_group: Any) -> bool:
 
 
 def documents(
-    batch: Any, file: InputFile, kept: dict[str, list[str | None]], groups: list[str | None], whole: Whole
+    batch: Any,
+    file: InputFile,
+    kept: dict[str, list[str | None]],
+    groups: list[str | None],
+    whole: Whole,
+    cut: CutDocuments,
 ) -> Iterator[Document]:
     """The documents of a batch of rows.
 
@@ -66,29 +77,53 @@ def documents(
         kept: values of each kept column.
         groups: of each row.
         whole: of the shard.
+        cut: takes the pieces of cut documents, for `missing_pieces` after the last batch.
 
     Raises:
         InputError: a cut document's doc_id is no digest, or a value is missing.
     """
     columns = [batch.column(name).to_pylist() for name in ("doc_id", "source", "record", "piece")]
     texts = batch.column(TEXT)
-    prefix = f"{file.corpus}/" if file.corpus else ""
+    prefix = _prefix(file)
     for index, (doc_id, source, record, piece) in enumerate(zip(*columns, strict=True)):
         raw = texts[index].as_py()
         if any(value is None for value in (doc_id, source, record, piece, raw)):
             raise InputError("unreadable", "a shard of ours with nulls where there can be none")
-        size = whole.get((doc_id, source, record), len(raw))
+        key = (doc_id, source, record)
+        if key in whole:
+            digest = _digest(doc_id)
+            cut.add((digest.hex(), source, record), piece, raw)
+        else:  # It decides what is a duplicate and what is held out, and the file may be a stranger's.
+            digest = document_id(raw)
         yield Document(
-            # It decides what is a duplicate and what is held out, and the file may be a stranger's.
-            doc_id=document_id(raw) if size == len(raw) else _digest(doc_id),
+            doc_id=digest,
             source=prefix + source,
             record=record,
             piece=piece,
             group=groups[index] or "",
             raw=raw,
             kept={name: values[index] for name, values in kept.items()},
-            whole_bytes=size,
+            whole_bytes=whole.get(key, len(raw)),
         )
+
+
+def missing_pieces(cut: CutDocuments, file: InputFile) -> Iterator[Reject]:
+    """A reject for each run of pieces that a document lacks, by its doc_id."""
+    for (doc_id, source, record), gaps in cut.broken():
+        for gap in gaps:
+            yield Reject(
+                source=_prefix(file) + source,
+                record=record,
+                piece=gap.start,
+                stage="read",
+                reason=MISSING_PIECES,
+                detail=f"document {doc_id} in {printable(file.path)} has other bytes than its doc_id says, or "
+                f"{'pieces are' if len(gap) > 1 else 'a piece is'} missing from here",
+            )
+
+
+def _prefix(file: InputFile) -> str:
+    return f"{file.corpus}/" if file.corpus else ""
 
 
 def _digest(doc_id: str) -> bytes:

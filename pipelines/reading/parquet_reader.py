@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.reading import dataset_reader
+from pipelines.reading.cut_documents import CutDocuments
 from pipelines.reading.documents import Document, Reject
 from pipelines.reading.inputs import (
     CHUNK_BYTES,
@@ -59,6 +60,7 @@ def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document
     source = block.file.source
     row = block.first_row
     decoded = 0
+    cut = CutDocuments()
     try:
         if block.file.compression:
             raise InputError("unreadable", "a Parquet file that is compressed as a whole; decompress it first")
@@ -77,7 +79,7 @@ def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document
             for batch in _batches(file, block, columns, options):
                 first = row
                 for item in (
-                    _dataset_rows(batch, block.file, options, whole)
+                    _dataset_rows(batch, block.file, options, whole, cut)
                     if is_dataset
                     else _rows(batch, name, block.file, first, options)
                 ):
@@ -94,6 +96,7 @@ def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document
         left = block.rows - (row - block.first_row)
         lost = block.input_bytes * left // block.rows if block.rows else block.input_bytes
         yield rejected(source, row, error, lost_bytes=lost)
+    yield from dataset_reader.missing_pieces(cut, block.file)
 
 
 def _check_groups(metadata: Any, block: ParquetBlock) -> None:
@@ -164,14 +167,14 @@ def _has_dictionary(metadata: Any, name: str) -> bool:
 
 
 def _dataset_rows(
-    batch: Any, file: InputFile, options: ReadOptions, whole: dataset_reader.Whole
+    batch: Any, file: InputFile, options: ReadOptions, whole: dataset_reader.Whole, cut: CutDocuments
 ) -> Iterator[Document | Reject]:
     kept = {column: _text_values(batch, column) for column in options.keep_columns}
     if options.group_field is None and file.corpus:
         groups: list[str | None] = [file.corpus] * batch.num_rows
     else:
         groups = _text_values(batch, options.group_field or "group")
-    yield from dataset_reader.documents(batch, file, kept, groups, whole)
+    yield from dataset_reader.documents(batch, file, kept, groups, whole, cut)
 
 
 def _rows(batch: Any, name: str, file: InputFile, row: int, options: ReadOptions) -> Iterator[Document | Reject]:

@@ -1,12 +1,14 @@
 """A dataset of ours as a corpus: its documents stay what they were, under another proxy; and names in vain are told."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from selecting import make
 
 from pipelines.preprocess import PreprocessOptions, preprocess
@@ -206,6 +208,59 @@ def test_shards_that_the_manifest_does_not_name_are_not_taken(dataset: Path, cop
     for spec in (copy, copy / "part-*.parquet", copy / "**", copy / shards[0]):
         with pytest.raises(UserError, match=r"a dataset that is not finished \(no manifest\.json\)"):
             list_corpus(str(spec))
+
+
+@pytest.fixture
+def parent(dataset: Path, copy_of: Any, tmp_path: Path) -> Path:
+    """Two datasets, a text, and a folder that only looks like one."""
+    copies = tmp_path / "copies"
+    for name in ("a", "b"):
+        shutil.copytree(dataset, copies / name)
+    (copies / "c/meta").mkdir(parents=True)
+    (copies / "c/meta/dataset.json").write_text('{"licence": "none"}')
+    (copies / "text.txt").write_text("x")
+    return copies
+
+
+@pytest.mark.parametrize("store", [False, True])
+def test_of_several_datasets_each_manifest_counts(parent: Path, store: bool) -> None:
+    memory = MemoryFileSystem()
+    memory.store.clear()
+    shards = [f"{name}/{path.name}" for name in "ab" for path in sorted((parent / "a").glob("part-*"))]
+    stray = f"b/{Path(shards[0]).name[: -len('00000000.parquet')]}01234567.parquet"
+    (parent / stray).write_bytes((parent / shards[0]).read_bytes())
+    if store:
+        memory.put(f"{parent}/", "/datasets/", recursive=True)
+    place = "memory://datasets" if store else str(parent)
+
+    def listed(spec: str) -> list[str]:
+        return [file.path for file in list_corpus(f"{place}{spec}").inputs]
+
+    others = ["c/meta/dataset.json", "text.txt"]
+    assert listed("") == listed("/**") == [*shards, *others]
+    assert listed("/*/*.parquet") == listed("/?/part-*") == shards
+    assert listed("/c") == ["meta/dataset.json"]
+    missing = parent / shards[-1]
+    missing.unlink()
+    if store:
+        memory.rm(f"/datasets/{shards[-1]}")
+    with pytest.raises(UserError, match=rf"b/{missing.name}: missing; run the command that makes this dataset again"):
+        listed("")
+    assert listed("/*/part-*") == shards[:-1]
+    (parent / "b/manifest.json").unlink()
+    if store:
+        memory.rm("/datasets/b/manifest.json")
+    for spec in ("", "/**", "/*/part-*", "/b/*.parquet"):
+        with pytest.raises(UserError, match=r"/b.*: a dataset that is not finished \(no manifest\.json\)"):
+            listed(spec)
+    assert listed("/a/*.parquet") == [Path(name).name for name in shards if name.startswith("a")]
+
+
+def test_a_dataset_within_a_dataset_is_not_of_it(dataset: Path, copy_of: Any) -> None:
+    copy = copy_of(dataset)
+    shards = sorted(path.name for path in copy.glob("part-*"))
+    shutil.copytree(dataset, copy / "inner")
+    assert [file.path for file in list_corpus(str(copy)).inputs] == shards
 
 
 def test_kept_columns_come_from_the_first_shard_that_can_be_read(dataset: Path, copy_of: Any) -> None:
