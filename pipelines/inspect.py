@@ -195,7 +195,7 @@ def _as_json(data: Dataset, document: dict[str, Any], limit: int) -> dict[str, A
         **{name: document[name] for name in fields},
         "proxy": data.manifest.dataset["proxy"]["name"],
         "split": split,
-        "held_out": split < FITTING_MARGIN,
+        "kept_from_fitting": split < FITTING_MARGIN,
         "text": document["raw"][:limit].decode("utf-8", "replace"),
         "symbols": listed,
     }
@@ -205,14 +205,14 @@ def _header(
     data: Dataset, document: dict[str, Any], shard: str, row: int, matches: int, options: InspectOptions
 ) -> list[str]:
     split = split_uniform(bytes.fromhex(document["doc_id"]))
-    side = "held out" if split < FITTING_MARGIN else "training"
+    fitting = "never used" if split < FITTING_MARGIN else "may have been used"
     count, length = document["comp_symbols"], document["raw_bytes"]
     ratio = f", {length / count:.3f} bytes a symbol" if count else ""
     piece = f", piece {document['piece']}" if document["piece"] else ""
     source, group = (visible(document[name].encode()) for name in ("source", "group"))
     lines = [
         f"document  {document['doc_id']}",
-        f"split     {side} (its draw is {split:.4f}; held out are those below {FITTING_MARGIN})",
+        f"split     draw {split:.4f}: held out by a run whose --val-fraction is above it; {fitting} to fit a proxy",
         f"source    {source}, record {document['record']}{piece}, group '{group}'",
         f"shard     {shard}, row {row}",
         f"size      {length:,} bytes, {count:,} symbols{ratio}, proxy {data.manifest.dataset['proxy']['name']}",

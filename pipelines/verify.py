@@ -31,7 +31,7 @@ from pipelines.verify_shard import NOT_AS_SEALED, Checked, Task, check_unit, gro
 from schemas.errors import UserError
 from schemas.machine import available_cores
 from schemas.manifest import Manifest, Receipt, RejectsEntry, RowGroupEntry, ShardEntry
-from schemas.names import DATASET, MANIFEST, ROW_GROUPS
+from schemas.names import DATASET, MANIFEST, ROW_GROUPS, SHARD_NAME
 from schemas.remote import StoreError
 from schemas.secrets import redacted
 
@@ -100,7 +100,7 @@ def verify(options: VerifyOptions) -> list[str]:
     if described is None:
         return faults  # nothing to check against
     proxy_uri = _check_proxy(folder, described, options.decode, faults)
-    tasks = _tasks(folder, manifest, described, proxy_uri)
+    tasks = _tasks(folder, manifest, described, proxy_uri, faults)
     faults += _unexpected(folder, tasks)
     checked = list(_checked(tasks, options))
     faults += [fault for unit in checked for fault in unit.faults]
@@ -185,15 +185,15 @@ def _check_proxy(folder: Folder, described: dict[str, Any], decode: bool, faults
         return None
 
 
-def _tasks(folder: Folder, manifest: Manifest | None, described: dict[str, Any], proxy_uri: str | None) -> list[Task]:
-    lines: list[tuple[str, ShardEntry | None, RejectsEntry | None]]
+def _tasks(
+    folder: Folder, manifest: Manifest | None, described: dict[str, Any], proxy_uri: str | None, faults: list[str]
+) -> list[Task]:
+    lines: list[tuple[int, str, ShardEntry | None, RejectsEntry | None]]
     if manifest is None:
-        lines = [(Path(name).stem, None, None) for name in sorted(folder.sizes("receipts"))]
+        lines = [(unit, stem, None, None) for unit, stem in _units_found(folder, described["plan"]["units"], faults)]
     else:
-        lines = [
-            (Path(shard.name).stem, shard, rejects)
-            for shard, rejects in zip(manifest.shards, manifest.rejects, strict=True)
-        ]
+        pairs = zip(manifest.shards, manifest.rejects, strict=True)
+        lines = [(unit, Path(shard.name).stem, shard, rejects) for unit, (shard, rejects) in enumerate(pairs)]
     return [
         Task(
             folder=folder,
@@ -204,8 +204,24 @@ def _tasks(folder: Folder, manifest: Manifest | None, described: dict[str, Any],
             described=described,
             proxy_uri=proxy_uri,
         )
-        for unit, (stem, shard, rejects) in enumerate(lines)
+        for unit, stem, shard, rejects in lines
     ]
+
+
+def _units_found(folder: Folder, units: int, faults: list[str]) -> Iterator[tuple[int, str]]:
+    """Each unit with the stem of its files, by their names: by a receipt's, or of a unit without one by a shard's."""
+    stems: dict[int, str] = {}
+    for sub in ("receipts", "", "rejects"):
+        for stem in sorted(Path(name).stem for name in folder.sizes(sub)):
+            if SHARD_NAME.fullmatch(f"{stem}.parquet"):
+                _, unit, _, count, _ = stem.split("-")
+                if int(count) == units:
+                    stems.setdefault(int(unit), stem)
+    for unit in range(units):
+        if unit in stems:
+            yield unit, stems[unit]
+        else:
+            faults.append(f"unit {unit} of {units}: shard, rejects and receipt are missing")
 
 
 def _unexpected(folder: Folder, tasks: list[Task]) -> list[str]:

@@ -9,6 +9,10 @@ class FormatVersionError(UserError):
     """The file is whole, but of a format version that this program does not read."""
 
 
-def one_line(error: Exception) -> str:
-    """The class and the text of an error, on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def one_line(error: BaseException) -> str:
+    """The class and the text of an error, on one line; the class alone, where a foreign one cannot say its text."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - its own code
+        return type(error).__name__
+    return " ".join(f"{type(error).__name__}: {text}".split())

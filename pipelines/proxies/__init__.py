@@ -15,7 +15,7 @@ from schemas.errors import UserError
 from schemas.remote import StoreError, filesystem, is_remote, local_path
 from schemas.secrets import redacted
 
-__all__ = ["BUILT_IN", "ENTRY_POINTS", "Encoded", "EncodedBatch", "Proxy", "load", "local_copy", "names"]
+__all__ = ["BUILT_IN", "ENTRY_POINTS", "Encoded", "EncodedBatch", "Proxy", "load", "local_copy", "names", "uri_of"]
 
 BUILT_IN = ("neural", "bpe", "gzip", "identity")
 ENTRY_POINTS = "proxy_compression.proxies"
@@ -38,6 +38,22 @@ def load(uri: str) -> Proxy:
     return _load_once(uri) if "sha256=" in uri or uri.endswith(":") else _load(uri)
 
 
+def uri_of(scheme: str, path: str, options: dict[str, str] | None = None) -> str:
+    """What `load` takes.
+
+    Args:
+        scheme: the proxy's name.
+        path: of its files.
+        options: of the proxy.
+
+    Raises:
+        UserError: the path has a `?`, behind which a URI has its options.
+    """
+    if "?" in path:
+        raise UserError(f"{redacted(path)}: a proxy's files cannot lie below a name with '?'; rename it")
+    return f"{scheme}:{path}" + (f"?{urllib.parse.urlencode(options)}" if options else "")
+
+
 def _load(uri: str) -> Proxy:
     scheme, _, rest = uri.partition(":")
     path, _, query = rest.partition("?")
@@ -53,7 +69,7 @@ def _load(uri: str) -> Proxy:
         raise UserError(f"proxy {uri}: its files have changed since this was planned; run the same command again")
     if path:
         options["sha256"] = proxy.fingerprint
-    proxy.uri = f"{scheme}:{path}" + (f"?{urllib.parse.urlencode(options)}" if options else "")
+    proxy.uri = uri_of(scheme, path, options)
     return proxy
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipelines.temporary import process_folder
 from schemas.digests import digest_of
 
 Report = Callable[[str], None]
@@ -21,14 +22,14 @@ def place(kind: str, key: dict[str, Any]) -> Path:
 
 
 def beside(path: Path, report: Report) -> Path:
-    """A name to write to before it is renamed to `path`; elsewhere where the cache cannot be written."""
+    """A name to write to before it is renamed to `path`; one that this process deletes at its end, where there can be no cache."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             return path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     except OSError as error:
         report(f"{path.parent}: no cache ({error.strerror}); what is trained now will be trained again the next time")
-        return Path(tempfile.mkdtemp(prefix="proxy-compression-")) / path.name
+        return process_folder() / path.name
 
 
 def settle(temp: Path, path: Path) -> Path:

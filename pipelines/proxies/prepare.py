@@ -6,7 +6,6 @@ or a resumed one, does not train again.
 """
 
 import hashlib
-import urllib.parse
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,12 +86,14 @@ def choose(
                     return kept
     if options.proxy == "bpe":
         source = Path(options.tokenizer) if options.tokenizer else trained_tokenizer(options, sampler, report)
-        return Chosen(proxies.load(f"bpe:{source}"), options.request(), {}, {TOKENIZER: _read(source)})
+        return Chosen(
+            proxies.load(proxies.uri_of("bpe", str(source))), options.request(), {}, {TOKENIZER: _read(source)}
+        )
     if options.proxy == "neural":
         compressor = choose_compressor(options, sampler, report)
         parameters = _parameters(options, compressor, sampler, report)
         needed = compressor.files_for(parameters.coder, parameters.bits, parameters.segmentation)
-        proxy = proxies.load(_uri("neural", str(compressor.folder), parameters.query()))
+        proxy = proxies.load(proxies.uri_of("neural", str(compressor.folder), parameters.query()))
         assert isinstance(proxy, neural.NeuralProxy)
         return Chosen(
             proxy,
@@ -121,14 +122,10 @@ def dataset_proxy(out: Folder, described: dict[str, Any]) -> proxies.Proxy:
             "with ARGS=--overwrite"
         )
     if name == "bpe":
-        return proxies.load(f"bpe:{place}/{TOKENIZER}")
+        return proxies.load(proxies.uri_of("bpe", f"{place}/{TOKENIZER}"))
     if name == "neural":
-        return proxies.load(_uri("neural", place, described["parameters"]))
+        return proxies.load(proxies.uri_of("neural", place, described["parameters"]))
     return proxies.load(f"{name}:")
-
-
-def _uri(scheme: str, path: str, parameters: dict[str, str]) -> str:
-    return f"{scheme}:{path}?{urllib.parse.urlencode(parameters)}"
 
 
 def _parameters(options: ProxyOptions, compressor: Compressor, sampler: Sampler, report: Report) -> neural.Parameters:

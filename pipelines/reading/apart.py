@@ -1,18 +1,22 @@
 """A dataset and the corpus that it is made of must lie apart: each would be taken for, or deleted with, the other."""
 
 import os
+import re
 from pathlib import Path
+
+from fsspec.utils import glob_translate
 
 from pipelines.reading.corpus import Corpus
 from pipelines.storage import Folder
 from schemas.errors import UserError
+from schemas.names import DATASET, MANIFEST, ROW_GROUPS
 from schemas.remote import filesystem, is_remote, local_path
 from schemas.secrets import redacted
 from schemas.terminal import visible
 
 
 def refuse_inside(out: Folder, corpus: Corpus) -> None:
-    """Refuse an OUT that holds inputs, or that lies in a folder which the next listing takes whole.
+    """Refuse an OUT that holds inputs, or that the next listing would find: in a folder that it takes, or by a glob.
 
     Judged by what was listed, links followed. Costs: about 2 us an input; 1 more where OUT is a local folder that
     exists.
@@ -22,10 +26,15 @@ def refuse_inside(out: Folder, corpus: Corpus) -> None:
     """
     there = _place(str(out.path.absolute()) if out.is_local else out.url)
     roots = {root: _place(root) for root in {file.root for file in corpus.inputs}}
+    reached = ""
     for spec, root in corpus.places:
         name = spec if is_remote(spec) else str(Path(local_path(spec)).expanduser().absolute())
         is_part = name != root and _lies_in(name, root) and "**" not in name  # one file, or a glob
-        if not is_part and _lies_in(there, roots[root]):
+        if not _lies_in(there, roots[root]):
+            continue
+        if is_part and _is_reached(there, roots[root], name.removeprefix(root)):
+            reached = spec
+        elif not is_part:
             raise UserError(
                 f"OUT={redacted(out.url)} lies inside the corpus {redacted(root)}; choose a folder outside of it"
             )
@@ -38,6 +47,21 @@ def refuse_inside(out: Folder, corpus: Corpus) -> None:
             raise UserError(
                 f"OUT={redacted(out.url)} holds {visible(file.path)}, which is an input; choose another folder"
             )
+    if reached:
+        raise UserError(
+            f"OUT={redacted(out.url)} is in reach of the corpus {redacted(reached)}: the next run would take the dataset "
+            "for a part of it; choose another folder"
+        )
+
+
+_OF_A_DATASET = ("part-00000-of-00001-0123abcd.parquet", MANIFEST, DATASET, ROW_GROUPS, "meta/proxy/lm.bin")
+"""Names like those that a dataset gets."""
+
+
+def _is_reached(there: str, root: str, pattern: str) -> bool:
+    """Whether a pattern below a root would list files of the dataset, once they are there."""
+    expression = re.compile(glob_translate(pattern.lstrip("/")))
+    return any(expression.match(_below(there, made).removeprefix(root).lstrip("/")) for made in _OF_A_DATASET)
 
 
 def _place(location: str) -> str:

@@ -125,7 +125,7 @@ class Filters:
                     raise TypeError(f"answered {type(answer).__name__}, not True or False")
             except (MemoryError, OSError):
                 raise  # the machine's fault, not the document's: a retry gives it
-            except Exception as error:  # noqa: BLE001 - whatever a filter raises is about this document
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a filter raises is about this document
                 return Reject(
                     source=document.source,
                     record=document.record,
@@ -186,7 +186,7 @@ def _load(named: Named) -> Filter:
         )
     try:
         found: Any = entry.load()
-    except Exception as error:  # noqa: BLE001 - a user's module
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module
         raise _not_importable(entry, error) from None
     if not callable(found):
         raise UserError(f"--filter {named.name}: {entry.value} is no function")
@@ -194,5 +194,5 @@ def _load(named: Named) -> Filter:
     return keeps
 
 
-def _not_importable(entry: EntryPoint, error: Exception) -> UserError:
+def _not_importable(entry: EntryPoint, error: BaseException) -> UserError:
     return UserError(f"--filter {entry.name}: {entry.value} cannot be imported ({one_line(error)[:200]})")

@@ -1,6 +1,5 @@
 """Which proxies are at hand to cut a dataset's text by: its own, and others that can be had without training."""
 
-import urllib.parse
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -63,13 +62,13 @@ def at_hand(data: Dataset, *, tokenizer: str | None, compressor: str | None) -> 
             place = str(PRETRAINED) if described["files"].get(CARD) == sha256(PRETRAINED / CARD) else folder
         try:
             parameters = Parameters.of({"bits": "16", **form, **wanted})
-            found.append(AtHand(label, proxies.load(f"neural:{place}?{urllib.parse.urlencode(parameters.query())}")))
+            found.append(AtHand(label, proxies.load(proxies.uri_of("neural", place, parameters.query()))))
         except UserError as error:
             if compressor is not None:
                 raise
             found.append(AtHand(label, None, str(error)))
     if tokenizer is not None:
-        found.append(AtHand("bpe", proxies.load(f"bpe:{tokenizer}")))
+        found.append(AtHand("bpe", proxies.load(proxies.uri_of("bpe", str(tokenizer)))))
     elif own.label not in ("bpe", "tokenizer"):
         found.append(AtHand("bpe", None, "no tokenizer is at hand; give --tokenizer FILE, or --with-measure"))
     return found if own.label == "gzip" else [*found, AtHand("gzip", proxies.load("gzip:"))]

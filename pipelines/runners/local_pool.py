@@ -14,6 +14,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +28,9 @@ from schemas.errors import UserError, one_line
 
 ATTEMPTS = 4
 """Runs of a unit, here alone, before its workers' deaths are taken to be its own fault (out of memory, say)."""
+
+END_SECONDS = 10.0
+"""For idle workers to end by themselves."""
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 """Processes are the parallelism: libraries with threads of their own would fight over the cores."""
@@ -122,9 +126,17 @@ class LocalPool(Place):
             process.kill()
 
     def close(self) -> None:
-        """End the workers when they are idle."""
+        """End the workers when they are idle; those that do not end then (a filter left a thread running) are killed."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        workers = list((self._executor._processes or {}).values())
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        end = time.monotonic() + END_SECONDS
+        while workers and time.monotonic() < end:
+            ended = multiprocessing.connection.wait([worker.sentinel for worker in workers], END_SECONDS)
+            workers = [worker for worker in workers if worker.sentinel not in ended]
+        for worker in workers:
+            worker.kill()
+        self._executor.shutdown(wait=True)
 
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")

@@ -18,6 +18,7 @@ from pipelines.reading import filters as filters_module
 from pipelines.reading.corpus import list_corpus
 from pipelines.reading.filters import FilterOptions, Filters
 from pipelines.reading.records import ReadOptions
+from pipelines.runners import local_pool
 from pipelines.runners.running import RunnerOptions
 from schemas.errors import UserError
 from schemas.manifest import Receipt
@@ -37,6 +38,21 @@ def forgetful(document):
 def disk(document):
     raise OSError(5, "disk")
 
+def leaving(document):
+    raise SystemExit(3)
+
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+def mute(document):
+    raise Mute
+
+def lingering(document):
+    import threading
+    threading.Thread(target=threading.Event().wait).start()
+    return True
+
 nothing = 3
 """
 
@@ -49,7 +65,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
     def put(module: str = MODULE, version: str = "1.0", extra: str = "") -> None:
         package = tmp_path / "package"
-        names = ("no_tabs", "strict", "forgetful", "disk", "nothing")
+        names = ("no_tabs", "strict", "forgetful", "disk", "leaving", "mute", "lingering", "nothing")
         lines = "".join(f"{name.replace('_', '-')} = some_filters:{name}\n" for name in names)
         leave_package(package, "some-filters", f"[proxy_compression.filters]\n{lines}{extra}", version=version)
         (package / "some_filters.py").write_text(module)
@@ -136,6 +152,40 @@ def test_no_answer_is_no_yes_and_a_disk_that_fails_is_no_reject(tmp_path: Path, 
     assert (counts["filter-error"], counts["rows"]) == (counts["documents"], 0)
     with pytest.raises(OSError, match="disk"):
         make(corpus, tmp_path / "other", filters=FilterOptions(filter=("disk",)).resolve())
+
+
+@pytest.mark.parametrize(("name", "detail"), [("leaving", "leaving: SystemExit: 3"), ("mute", "mute: Mute")])
+def test_a_filter_that_leaves_or_cannot_say_why_rejects_its_document(
+    tmp_path: Path, install: Install, name: str, detail: str
+) -> None:
+    install()
+    receipts = make(
+        write_corpus(tmp_path / "corpus"), tmp_path / "out", filters=FilterOptions(filter=(name,)).resolve()
+    )
+    details = {
+        row["detail"]
+        for receipt in receipts
+        for row in pq.read_table(tmp_path / "out" / receipt.rejects.name).to_pylist()
+    }
+    assert details == {detail}
+
+
+def test_a_worker_that_a_filters_thread_keeps_from_ending_is_ended(
+    tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    monkeypatch.setattr(local_pool, "END_SECONDS", 0.5)
+    manifest = preprocess(
+        PreprocessOptions(
+            corpus=str(write_corpus(tmp_path / "corpus")),
+            out=str(tmp_path / "out"),
+            proxy=ProxyOptions(proxy="identity"),
+            filters=FilterOptions(filter=("lingering",)),
+            runner=RunnerOptions(workers=2),
+            quiet=True,
+        )
+    )
+    assert manifest.totals.rows == 16
 
 
 def test_who_a_filter_is_enters_the_job_and_is_checked_by_workers(tmp_path: Path, install: Install) -> None:

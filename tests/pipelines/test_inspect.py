@@ -48,7 +48,7 @@ def test_json_gives_each_document_with_its_symbols(make_dataset: MakeDataset, sh
         assert b"".join(bytes.fromhex(symbol["bytes"]) for symbol in symbols) == row["raw"]
         assert [symbol["at"] for symbol in symbols] == [sum(row["spans"][:n]) for n in range(len(symbols))]
         split = split_uniform(bytes.fromhex(row["doc_id"]))
-        assert (found["split"], found["held_out"]) == (split, split < 0.05)
+        assert (found["split"], found["kept_from_fitting"]) == (split, split < 0.05)
 
 
 def test_bytes_limits_what_is_shown(make_dataset: MakeDataset, shown: Shown) -> None:

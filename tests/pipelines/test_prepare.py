@@ -9,6 +9,7 @@ import pytest
 from compressor_model import fit
 from compressor_model.artefact import PRETRAINED
 from compressor_model.small_training import SmallOptions
+from pipelines.proxies import cache as cache_module
 from pipelines.proxies import compressors, prepare
 from pipelines.proxies.compressors import choose_compressor
 from pipelines.proxies.options import ProxyOptions
@@ -16,6 +17,7 @@ from pipelines.proxies.sampler import Sampler
 from pipelines.reading.corpus import list_corpus
 from pipelines.reading.records import ReadOptions
 from pipelines.storage import Folder
+from pipelines.temporary import process_folder
 from schemas.errors import UserError
 
 
@@ -89,6 +91,25 @@ def test_given_folder_is_opened_or_refused(tmp_path: Path) -> None:
         prepare.choose(options, sampler(Path("pipelines")), None, None, print)
     with pytest.raises(UserError, match=r"no card\.json there"):
         choose_compressor(ProxyOptions(compressor=str(tmp_path)), sampler(Path("pipelines")), print)
+
+
+def test_where_there_can_be_no_cache_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    lines: list[str] = []
+    path = cache_module.place("tokenizer", {})
+    temp = cache_module.beside(path, lines.append)
+    assert temp.parent == process_folder()  # which is deleted when the process ends, and locked until then
+    assert lines[0].startswith(f"{tmp_path}/file/proxy-compression: no cache (")
+    temp.write_bytes(b"x")
+    assert cache_module.settle(temp, path) == temp
+
+
+def test_a_tokenizer_below_a_question_mark_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a?b.json"
+    path.write_bytes(b"{}")
+    with pytest.raises(UserError, match=r"a\?b\.json: a proxy's files cannot lie below a name with '\?'; rename it"):
+        prepare.choose(ProxyOptions(proxy="bpe", tokenizer=str(path)), sampler(tmp_path), None, None, print)
 
 
 def test_tokenizer_is_trained_on_the_corpus_once(cache: Path, tmp_path: Path) -> None:

@@ -203,6 +203,23 @@ def test_truncated_empty_missing_and_foreign_files(make_dataset: MakeDataset, co
     assert only_fault(data) == "meta/dataset.json: missing"
 
 
+def test_without_a_manifest_each_file_is_of_the_unit_that_its_name_says(
+    make_dataset: MakeDataset, copy_of: CopyOf
+) -> None:
+    data = copy_of(make_dataset("bpe"))
+    (data / "manifest.json").write_text("damaged")
+    stem = shards_of(data)[1].stem
+    (data / f"receipts/{stem}.json").unlink()
+    damaged, *others = faults_of(data)
+    assert damaged.startswith("manifest.json: ")
+    assert others == [f"receipts/{stem}.json: missing"]
+    (data / f"{stem}.parquet").unlink()
+    assert faults_of(data) == [damaged, f"receipts/{stem}.json: missing"]
+    (data / f"rejects/{stem}.parquet").unlink()
+    units = len(shards_of(data)) + 1
+    assert faults_of(data) == [damaged, f"unit 1 of {units}: shard, rejects and receipt are missing"]
+
+
 def test_swapped_files_are_found(make_dataset: MakeDataset, copy_of: CopyOf) -> None:
     data = copy_of(make_dataset("bpe"))
     for pattern in ("*.parquet", "receipts/*"):
