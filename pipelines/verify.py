@@ -214,9 +214,9 @@ def _units_found(folder: Folder, units: int, faults: list[str]) -> Iterator[tupl
     for sub in ("receipts", "", "rejects"):
         for stem in sorted(Path(name).stem for name in folder.sizes(sub)):
             if SHARD_NAME.fullmatch(f"{stem}.parquet"):
-                _, unit, _, count, _ = stem.split("-")
+                _, index, _, count, _ = stem.split("-")
                 if int(count) == units:
-                    stems.setdefault(int(unit), stem)
+                    stems.setdefault(int(index), stem)
     for unit in range(units):
         if unit in stems:
             yield unit, stems[unit]

@@ -22,7 +22,7 @@ def place(kind: str, key: dict[str, Any]) -> Path:
 
 
 def beside(path: Path, report: Report) -> Path:
-    """A name to write to before it is renamed to `path`; one that this process deletes at its end, where there can be no cache."""
+    """A name to write to before it is renamed to `path`; without a cache one that is deleted with this process."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

@@ -49,8 +49,8 @@ def refuse_inside(out: Folder, corpus: Corpus) -> None:
             )
     if reached:
         raise UserError(
-            f"OUT={redacted(out.url)} is in reach of the corpus {redacted(reached)}: the next run would take the dataset "
-            "for a part of it; choose another folder"
+            f"OUT={redacted(out.url)} is in reach of the corpus {redacted(reached)}: the next run would take the "
+            "dataset for a part of it; choose another folder"
         )
 
 

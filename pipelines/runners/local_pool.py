@@ -126,7 +126,7 @@ class LocalPool(Place):
             process.kill()
 
     def close(self) -> None:
-        """End the workers when they are idle; those that do not end then (a filter left a thread running) are killed."""
+        """End the workers when they are idle; those that then do not (a filter's thread runs on) are killed."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         workers = list((self._executor._processes or {}).values())
         self._executor.shutdown(wait=False, cancel_futures=True)
