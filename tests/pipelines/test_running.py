@@ -191,6 +191,7 @@ class Pool:
         self.flying: dict[int, Future[None]] = {}
         self.broken = False
         self.lock = threading.Lock()
+        self._processes: dict[int, object] = {}
 
     def submit(self, work: object, unit: Unit) -> "Future[None]":
         future: Future[None] = Future()
