@@ -14,7 +14,6 @@ import os
 import pickle
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -129,14 +128,10 @@ class LocalPool(Place):
         """End the workers when they are idle; those that then do not (a filter's thread runs on) are killed."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         workers = list((self._executor._processes or {}).values())
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        end = time.monotonic() + END_SECONDS
-        while workers and time.monotonic() < end:
-            ended = multiprocessing.connection.wait([worker.sentinel for worker in workers], END_SECONDS)
-            workers = [worker for worker in workers if worker.sentinel not in ended]
-        for worker in workers:
-            worker.kill()
-        self._executor.shutdown(wait=True)
+        too_late = threading.Timer(END_SECONDS, lambda: [worker.kill() for worker in workers])
+        too_late.start()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        too_late.cancel()
 
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
