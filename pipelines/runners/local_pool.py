@@ -19,6 +19,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.process import BaseProcess
 
 from pipelines.reading.plan import Unit
 from pipelines.runners.place import Place
@@ -121,17 +122,18 @@ class LocalPool(Place):
     def kill(self) -> None:
         """End all workers now, for good; what they had not committed is lost and will be redone."""
         self.failure = self.failure or UserError("worker processes were ended; finished units are kept")
-        for process in list((self._executor._processes or {}).values()):
-            process.kill()
+        _kill(self._processes())
 
     def close(self) -> None:
         """End the workers when they are idle; those that then do not (a filter's thread runs on) are killed."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        workers = list((self._executor._processes or {}).values())
-        too_late = threading.Timer(END_SECONDS, lambda: [worker.kill() for worker in workers])
+        too_late = threading.Timer(END_SECONDS, _kill, [self._processes()])
         too_late.start()
         self._executor.shutdown(wait=True, cancel_futures=True)
         too_late.cancel()
+
+    def _processes(self) -> list[BaseProcess]:
+        return list((self._executor._processes or {}).values())
 
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
@@ -142,6 +144,11 @@ class LocalPool(Place):
             if self._executor is broken and self.failure is None:
                 broken.shutdown(wait=False, cancel_futures=True)
                 self._executor = self._start()
+
+
+def _kill(processes: list[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _done(work: Callable[[Unit], Outcome], unit: Unit) -> Outcome:
