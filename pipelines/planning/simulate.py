@@ -2,8 +2,9 @@
 
 A worker that is free takes the next unit. A unit takes its own time (lognormal around the mean) times its worker's
 slowness. A worker that fails loses its unit, which goes back to the head of the queue, and comes again after a
-while. With copies, a worker that finds no unit left runs the one that has been running longest once more, and the
-first to end counts. Discrete events, one seed, the same result everywhere; 50,000 units take a second.
+while. With copies, a worker that finds no unit left runs the one that is expected to end last once more, and the
+first to end counts; a worker that finds none to copy either is called when there is one. Discrete events, one seed,
+the same result everywhere; 50,000 units take a second.
 """
 
 import heapq
@@ -116,13 +117,13 @@ def simulate_each(seconds: Sequence[float], workers: int, troubles: Troubles) ->
 
 @dataclass(slots=True)
 class _Attempt:
-    """A worker at a unit."""
+    """A worker at a unit; due when it ends if the worker does not fail."""
 
     unit: int
     worker: int
     start: float
-    is_copy: bool
-    stopped: bool = False
+    due: float
+    is_over: bool = False
 
 
 @dataclass
@@ -133,6 +134,7 @@ class _Run:
     now: float = 0.0
     events: list[tuple[float, int, _Attempt | int, bool]] = field(default_factory=list)
     running: dict[int, list[_Attempt]] = field(default_factory=dict)
+    alone: list[tuple[float, int, _Attempt]] = field(default_factory=list)
     idle: list[int] = field(default_factory=list)
     first_idle: float | None = None
     numbered: int = 0
@@ -157,8 +159,10 @@ class _Run:
             self.now, _, subject, failed = heapq.heappop(self.events)
             if isinstance(subject, int):
                 self._give_work(subject)
-            elif not subject.stopped:
+            elif not subject.is_over:
                 self._end(subject, failed)
+            while self.idle and (self.queue or self._last_alone()):  # which a failure gave back, or left alone
+                self._give_work(self.idle.pop())
         first_idle = self.now if self.first_idle is None else self.first_idle
         return Simulated(
             makespan=self.now,
@@ -173,23 +177,37 @@ class _Run:
 
     def _give_work(self, worker: int) -> None:
         if self.queue:
-            self._begin(self.queue.popleft(), worker, is_copy=False)
+            self._begin(self.queue.popleft(), worker)
             return
         if self.first_idle is None:
             self.first_idle = self.now
-        # The dictionary is in the order of starts.
-        alone = (unit for unit, attempts in self.running.items() if len(attempts) == 1)
-        unit = next(alone, None) if self.troubles.copies else None
-        if unit is None:
+        last = self._last_alone()
+        if last is None:
             self.idle.append(worker)
         else:
             self.copies += 1
-            self._begin(unit, worker, is_copy=True)
+            self._begin(last.unit, worker)
 
-    def _begin(self, unit: int, worker: int, *, is_copy: bool) -> None:
-        attempt = _Attempt(unit, worker, self.now, is_copy)
-        self.running.setdefault(unit, []).append(attempt)
+    def _last_alone(self) -> _Attempt | None:
+        """Of the attempts at units that no other worker is at, the one due last; none without copies."""
+        while self.alone:
+            attempt = self.alone[0][2]
+            if not attempt.is_over and len(self.running[attempt.unit]) == 1:
+                return attempt
+            heapq.heappop(self.alone)
+        return None
+
+    def _is_alone(self, attempt: _Attempt) -> None:
+        if self.troubles.copies:
+            self.numbered += 1
+            heapq.heappush(self.alone, (-attempt.due, self.numbered, attempt))
+
+    def _begin(self, unit: int, worker: int) -> None:
         takes = self.seconds[unit] * float(self.slowness[worker])
+        attempt = _Attempt(unit, worker, self.now, self.now + takes)
+        self.running.setdefault(unit, []).append(attempt)
+        if len(self.running[unit]) == 1:
+            self._is_alone(attempt)
         rate = self.troubles.failures_per_hour / HOUR
         fails = float(self.rng.exponential(1 / rate)) if rate else takes
         self._at(self.now + min(takes, fails), attempt, fails < takes)
@@ -200,6 +218,7 @@ class _Run:
         heapq.heappush(self.events, (moment, self.numbered, subject, failed))
 
     def _end(self, attempt: _Attempt, failed: bool) -> None:
+        attempt.is_over = True
         others = [other for other in self.running.pop(attempt.unit) if other is not attempt]
         if failed:
             self.failures += 1
@@ -207,15 +226,14 @@ class _Run:
             self._at(self.now + self.troubles.restart_seconds, attempt.worker)
             if others:
                 self.running[attempt.unit] = others
+                self._is_alone(others[0])
             else:
                 self.queue.appendleft(attempt.unit)
-                if self.idle:
-                    self._give_work(self.idle.pop())
             return
         self.left -= 1
         self.useful += self.now - attempt.start
         for other in others:
-            other.stopped = True
+            other.is_over = True
             self.copied += self.now - other.start
         for worker in (attempt.worker, *(other.worker for other in others)):
             self._give_work(worker)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from pipelines.planning.simulate import Simulated, Troubles, simulate, simulate_each
@@ -46,6 +47,34 @@ def test_a_slow_worker_by_hand() -> None:
         [1.0] * 2, 2, Troubles(spread=0, slow_share=0.5, slow_factor=3, failures_per_hour=0, copies=True)
     )
     assert (copied.makespan, copied.copies, copied.copy_seconds) == (2, 1, 2)
+
+
+def test_the_unit_that_is_due_last_is_copied_first() -> None:
+    """Of three workers one is ten times as slow. From 1 on another is free: it copies the slow one's unit, due at 10.
+
+    The unit of 5 s was begun first, but would end no earlier by a copy; it is copied from 2 on, for nothing.
+    """
+    troubles = Troubles(spread=0, slow_share=1 / 3, slow_factor=10, failures_per_hour=0, copies=True)
+    slow = int(np.random.default_rng([troubles.simulation_seed, 1]).permutation(3)[0])
+    seconds = [1.0] * 3
+    seconds[slow - 1] = 5.0
+    seen = simulate_each(seconds, 3, troubles)
+    assert (seen.makespan, seen.copies) == (5, 2)
+    assert seen.copy_seconds == 2 + 3, "the slow worker's from 0 to 2, and the copy of the long unit"
+
+
+def test_an_idle_worker_is_called_when_a_failure_leaves_a_unit_to_copy() -> None:
+    """One unit, three workers: two are at it, the third has nothing to copy until one of the two fails for good."""
+    failed_once = 0
+    for seed in range(40):
+        troubles = Troubles(
+            spread=0, slow_share=0, failures_per_hour=36, restart_seconds=1e9, copies=True, simulation_seed=seed
+        )
+        seen = simulate_each([100.0], 3, troubles)
+        if seen.failures == 1:
+            failed_once += 1
+            assert seen.copies == 2
+    assert failed_once > 5
 
 
 def test_failures_cost_what_the_closed_form_says() -> None:
