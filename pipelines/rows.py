@@ -1,7 +1,7 @@
 """Documents and their views as rows: cut into row groups, as Arrow tables, in the content digest. Pure."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,20 +40,28 @@ def group_limit(limit: int, written: int) -> int:
 
 
 def row_groups(documents: list[Document], limit: Callable[[], int]) -> Iterator[list[Document]]:
-    """Cut a run into row groups of at most `limit` bytes, each row counted as its raw bytes and ROW_BYTES.
+    """Cut a run into row groups, see `group_rows`."""
+    start = 0
+    for rows in group_rows((len(document.raw) for document in documents), limit):
+        yield documents[start : start + rows]
+        start += rows
 
-    A larger document is a group of its own.
+
+def group_rows(lengths: Iterable[int], limit: Callable[[], int]) -> Iterator[int]:
+    """Rows of each row group that documents of these raw bytes are cut into, in their order.
+
+    A group has at most `limit` bytes, each row counted as its raw bytes and ROW_BYTES; a larger document is a group of
+    its own.
     """
-    group: list[Document] = []
-    size = 0
-    for document in documents:
-        if group and size + len(document.raw) + ROW_BYTES > limit():
-            yield group
-            group, size = [], 0
-        group.append(document)
-        size += len(document.raw) + ROW_BYTES
-    if group:
-        yield group
+    rows = size = 0
+    for length in lengths:
+        if rows and size + length + ROW_BYTES > limit():
+            yield rows
+            rows = size = 0
+        rows += 1
+        size += length + ROW_BYTES
+    if rows:
+        yield rows
 
 
 def group_table(documents: list[Document], batch: EncodedBatch | None, schema: pa.Schema) -> pa.Table:

@@ -15,6 +15,7 @@ from typing import Annotated
 import pyarrow.parquet as pq
 import tyro
 
+from pipelines.planning.groups import groups_of_unit
 from pipelines.planning.rates import RATES, Rates, measure, rates_of
 from pipelines.planning.simulate import HOUR, Simulated, Troubles, simulate
 from pipelines.planning.sizes import parse_size, show_size
@@ -23,7 +24,6 @@ from pipelines.reading.columns import settled
 from pipelines.reading.corpus import Corpus, InputFormat, list_corpus
 from pipelines.reading.plan import BLOCK_BYTES, MAX_UNIT_BYTES, MIB, PlanOptions, plan_units, row_group_bytes
 from pipelines.reading.records import ReadOptions
-from pipelines.rows import ROW_BYTES
 from schemas.errors import UserError
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry
 from schemas.shard import REJECTS_SCHEMA, shard_schema
@@ -180,7 +180,8 @@ def plan_job(options: PlanJobOptions) -> JobPlan:
     document_bytes = rates.document_bytes
     if options.document_bytes is not None:
         document_bytes = parse_size(options.document_bytes, "--document-bytes")
-    row_groups = units * groups_of_unit(raw_bytes / units, document_bytes, row_group_bytes(listed))
+    of_unit = groups_of_unit(raw_bytes / units, document_bytes, row_group_bytes(listed), rates.document_spread)
+    row_groups = round(units * of_unit)
     core_hours = _core_hours(raw_bytes, units, rates)
     workers = options.workers
     unit_seconds = core_hours * HOUR / units
@@ -210,19 +211,6 @@ def plan_job(options: PlanJobOptions) -> JobPlan:
         advised_unit_bytes=advised,
         price=None if options.price_per_core_hour is None else core_hours * options.price_per_core_hour,
     )
-
-
-def groups_of_unit(raw_bytes: float, document_bytes: float, most: int) -> int:
-    """Row groups of a unit: a group ends where the next document does not fit, so it wastes about one's length.
-
-    Args:
-        raw_bytes: of the unit.
-        document_bytes: mean of its documents.
-        most: raw bytes of a row group; each row counts `ROW_BYTES` more.
-    """
-    documents = max(1.0, raw_bytes / document_bytes)
-    row = document_bytes + ROW_BYTES
-    return max(1, round(min(documents, documents * row / max(most - row, most / 2))))
 
 
 def storage_of(raw_bytes: int, units: int, row_groups: int, inputs: int, rates: Rates) -> dict[str, int]:

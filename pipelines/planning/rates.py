@@ -3,8 +3,11 @@
 import tempfile
 from dataclasses import dataclass
 
+import pyarrow.parquet as pq
+
 from pipelines import proxies
 from pipelines.job import Job
+from pipelines.planning.groups import DOCUMENT_SPREAD, spread_of
 from pipelines.proxies.options import ProxyOptions
 from pipelines.proxies.prepare import choose
 from pipelines.proxies.sampler import Sampler
@@ -28,6 +31,7 @@ class Rates:
         bytes_per_symbol: raw bytes of a comp symbol; None without a comp view.
         stored_per_raw: bytes of shards by raw bytes.
         document_bytes: mean raw bytes of a document.
+        document_spread: standard deviation of the logarithm of these.
         raw_per_input: raw bytes by stored bytes of the inputs: 1 unless they are compressed or JSON.
         measured: on what.
     """
@@ -36,6 +40,7 @@ class Rates:
     bytes_per_symbol: float | None
     stored_per_raw: float
     document_bytes: float
+    document_spread: float = DOCUMENT_SPREAD
     raw_per_input: float = 1.0
     measured: str = MEASURED_ON
 
@@ -99,18 +104,23 @@ def measure(corpus: Corpus, options: ProxyOptions, read: ReadOptions, sample_byt
         _warm_up(proxies.load(proxy.uri))
         outcome = encode_shard(job, unit)
         receipt = Receipt.from_bytes(out.read(outcome.receipt), outcome.receipt)
+        lengths = pq.read_table(out.path / receipt.shard.name, columns=["raw_bytes"])["raw_bytes"].to_numpy()
     if not receipt.shard.raw_bytes:
         raise UserError(f"{corpus.spec}: no text in a sample of {unit.input_bytes:,} bytes; see what it rejects first")
-    return rates_from([receipt], unit.input_bytes, f"here, one worker on {receipt.shard.raw_bytes / 1e6:.1f} MB of it")
+    measured = f"here, one worker on {receipt.shard.raw_bytes / 1e6:.1f} MB of it"
+    return rates_from([receipt], unit.input_bytes, measured, spread_of(lengths))
 
 
-def rates_from(receipts: list[Receipt], input_bytes: int, measured: str) -> Rates:
+def rates_from(
+    receipts: list[Receipt], input_bytes: int, measured: str, document_spread: float = DOCUMENT_SPREAD
+) -> Rates:
     """What receipts say.
 
     Args:
         receipts: of units that hold some bytes.
         input_bytes: of these units.
         measured: on what, in words.
+        document_spread: see `Rates`; receipts do not say it.
     """
     raw = sum(receipt.shard.raw_bytes for receipt in receipts)
     symbols = sum(receipt.shard.comp_symbols for receipt in receipts)
@@ -120,6 +130,7 @@ def rates_from(receipts: list[Receipt], input_bytes: int, measured: str) -> Rate
         bytes_per_symbol=raw / symbols if symbols else None,
         stored_per_raw=sum(receipt.shard.size for receipt in receipts) / raw,
         document_bytes=raw / sum(receipt.shard.rows for receipt in receipts),
+        document_spread=document_spread,
         raw_per_input=raw / input_bytes,
         measured=measured,
     )

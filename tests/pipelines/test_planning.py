@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from job_runners import ROOT
 
 from pipelines import cli, commit
 from pipelines.planning import plan_job
-from pipelines.planning.plan_job import PlanJobOptions, advise, groups_of_unit
+from pipelines.planning.groups import groups_of_unit, spread_of
+from pipelines.planning.plan_job import PlanJobOptions, advise
 from pipelines.planning.rates import RATES, measure, rates_from, rates_of
 from pipelines.planning.simulate import Troubles, simulate
 from pipelines.planning.sizes import parse_size, show_size
@@ -23,6 +25,7 @@ from pipelines.proxies.options import ProxyOptions
 from pipelines.reading.corpus import list_corpus
 from pipelines.reading.plan import MIB, plan_units
 from pipelines.reading.records import ReadOptions
+from pipelines.rows import group_limit, group_rows
 from pipelines.runners.running import RunnerOptions
 from pipelines.storage import Folder
 from schemas.errors import UserError
@@ -84,10 +87,63 @@ def test_a_plan_by_hand() -> None:
     assert plan.simulated.makespan >= plan.simulated.ideal
 
 
-def test_row_groups_of_a_unit() -> None:
-    assert groups_of_unit(64 * MIB, 4000, MIB) == 65, "a group lacks about a document, and a row counts 64 bytes more"
-    assert groups_of_unit(10_000, 5000, 16 << 10) == 1
-    assert groups_of_unit(100 * MIB, 10 * MIB, MIB) == 10, "a document that is longer is a row group of its own"
+@pytest.mark.parametrize("spread", [0.0, 0.7, 1.4])
+@pytest.mark.parametrize("documents_a_group", [0.2, 0.6, 1, 2.5, 10, 300])
+@pytest.mark.parametrize("unit_groups", [20, 2000])
+def test_row_groups_of_a_unit_are_those_that_the_writer_makes(
+    unit_groups: int, documents_a_group: float, spread: float
+) -> None:
+    """Units of some groups, and of so many that later ones hold more."""
+    most = 4096
+    mean = most / documents_a_group
+    rng = np.random.default_rng(1)
+    made, raw_bytes = [], unit_groups * max(most, mean)
+    for _ in range(20 if unit_groups < 100 else 1):
+        written: list[int] = []
+        lengths = (mean * rng.lognormal(-(spread**2) / 2, spread, round(raw_bytes / mean))).round().astype(int)
+        for rows in group_rows(lengths.tolist(), lambda written=written: group_limit(most, len(written))):  # type: ignore[misc]
+            written.append(rows)
+        assert sum(written) == len(lengths)
+        made.append(len(written))
+    assert groups_of_unit(raw_bytes, mean, most, spread) == pytest.approx(np.mean(made), rel=0.12)
+
+
+def test_row_groups_by_hand() -> None:
+    assert groups_of_unit(10_000, 5000, 16 << 10) == pytest.approx(1, abs=0.4)
+    assert groups_of_unit(100 * MIB, 10 * MIB, MIB, 0) == 10, "a document that is longer is a row group of its own"
+    assert groups_of_unit(100_000, 1000, 2048 + 2 * 64, 0) == 50 + 0.25, "two fit; of an odd number one is left over"
+    assert spread_of(np.array([7] * 9)) == 0
+    drawn = np.random.default_rng(0).lognormal(10, 0.8, 100_000)
+    assert spread_of(drawn) == pytest.approx(0.8, rel=0.03)
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("shape", ["spread", "one length"])
+@pytest.mark.parametrize("documents_a_group", [0.4, 0.9, 1.9, 20])
+def test_a_plan_predicts_row_groups_of_real_jobs(documents_a_group: float, shape: str, tmp_path: Path) -> None:
+    """Documents longer than row groups (16 KiB), as long, half as long and much shorter."""
+    mean = (16 << 10) / documents_a_group
+    rng = np.random.default_rng(2)
+    lengths = mean * (rng.exponential(1, 400) if shape == "spread" else np.ones(400))
+    corpus = tmp_path / "corpus.jsonl"
+    with corpus.open("w") as file:
+        for number, length in enumerate(lengths):
+            file.write(json.dumps({"text": f"{number} {'text ' * round(length / 5)}"}) + "\n")
+    options = {"corpus": str(corpus), "proxy": ProxyOptions(proxy="identity")}
+    made = preprocess(
+        PreprocessOptions(
+            **options,
+            out=str(tmp_path / "out"),
+            unit_bytes=MIB,
+            row_group_bytes=16 << 10,
+            quiet=True,  # type: ignore[arg-type]
+        )
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_job, "row_group_bytes", lambda _: 16 << 10)
+        plan = plan_job.plan_job(PlanJobOptions(**options, unit_bytes="1MiB", measure=True))  # type: ignore[arg-type]
+    assert plan.units == len(made.shards)
+    assert plan.row_groups == pytest.approx(sum(shard.row_groups for shard in made.shards), rel=0.15)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +180,7 @@ def test_a_plan_predicts_a_real_job(plain_corpus: Path, tmp_path: Path) -> None:
         plan = plan_job.plan_job(options)
     assert plan.units == len(receipts) > 2
     assert plan.raw_bytes == pytest.approx(sum(one.shard.raw_bytes for one in receipts), rel=0.05)
-    assert plan.row_groups == pytest.approx(sum(one.shard.row_groups for one in receipts), rel=0.3)
+    assert plan.row_groups == pytest.approx(sum(one.shard.row_groups for one in receipts), rel=0.1)
     real = {
         "shards": sum(path.stat().st_size for path in out.glob("*.parquet")),
         "rejects": sum(path.stat().st_size for path in out.glob("rejects/*")),
