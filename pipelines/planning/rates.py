@@ -1,18 +1,20 @@
 """How fast each proxy goes and what it leaves: measured figures of jobs, or measured here on a sample of a corpus."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from pipelines import proxies
 from pipelines.job import Job
 from pipelines.planning.groups import DOCUMENT_SPREAD, spread_of
+from pipelines.planning.sample import sampled
 from pipelines.proxies.options import ProxyOptions
 from pipelines.proxies.prepare import choose
 from pipelines.proxies.sampler import Sampler
 from pipelines.reading.corpus import Corpus
-from pipelines.reading.plan import PlanOptions, Unit, permuted_blocks, row_group_bytes, sample_blocks
+from pipelines.reading.plan import PlanOptions, row_group_bytes
 from pipelines.reading.records import ReadOptions
 from pipelines.shard import encode_shard
 from pipelines.storage import Folder
@@ -83,15 +85,16 @@ def measure(corpus: Corpus, options: ProxyOptions, read: ReadOptions, sample_byt
         corpus: listed.
         options: of the proxy, which is chosen or trained as a job would.
         read: how documents are read.
-        sample_bytes: of input, at least, if the corpus has as many.
+        sample_bytes: of input, about; of a long file that cannot be cut only the head is read.
 
     Raises:
         UserError: no proxy, or a sample without text.
     """
-    blocks = sample_blocks(permuted_blocks(corpus, PlanOptions()), sample_bytes)
-    unit = Unit(index=0, count=1, blocks=tuple(blocks), input_bytes=sum(block.input_bytes for block in blocks))
     with tempfile.TemporaryDirectory(prefix="proxy-compression-") as folder:
-        out = Folder(folder)
+        heads = Path(folder, "heads")
+        heads.mkdir()
+        unit, seconds = sampled(corpus, read, sample_bytes, heads)
+        out = Folder(str(Path(folder, "out")))
         proxy = choose(options, Sampler(corpus, read), None, None, lambda line: None).proxy
         job = Job(
             out=out,
@@ -108,6 +111,7 @@ def measure(corpus: Corpus, options: ProxyOptions, read: ReadOptions, sample_byt
     if not receipt.shard.raw_bytes:
         raise UserError(f"{corpus.spec}: no text in a sample of {unit.input_bytes:,} bytes; see what it rejects first")
     measured = f"here, one worker on {receipt.shard.raw_bytes / 1e6:.1f} MB of it"
+    receipt = replace(receipt, seconds={**receipt.seconds, "heads": seconds})
     return rates_from([receipt], unit.input_bytes, measured, spread_of(lengths))
 
 

@@ -267,6 +267,33 @@ def read_chunks(file: InputFile, start: int = 0, stop: int | None = None) -> Ite
         raise
 
 
+def copy_head(file: InputFile, target: BinaryIO, stored_bytes: int, most: int) -> int:
+    """Write the first decompressed bytes of an input to a file, until enough of it is read or written.
+
+    Args:
+        file: the input.
+        target: where to.
+        stored_bytes: of the input, that are enough.
+        most: bytes to write.
+
+    Returns:
+        Stored bytes that were read; decoders read up to 128 KiB ahead.
+
+    Raises:
+        InputError: as `read_chunks`.
+    """
+    with input_errors(file.root), open_input(file, block_bytes=CHUNK_BYTES // 4) as stored:
+        check_size(stored, file)
+        left, position = most, 0
+        for chunk in _decompressed(stored, file) if file.compression else _plain(stored, file, 0, file.size):
+            target.write(chunk[:left])
+            left -= len(chunk)
+            position = stored.tell()  # here, as Arrow's stream closes the file at its end
+            if left <= 0 or position >= stored_bytes:
+                break
+    return position
+
+
 def check_size(stored: BinaryIO, file: InputFile) -> None:
     """A file that has grown or shrunk no longer has the byte ranges of the plan.
 

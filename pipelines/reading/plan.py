@@ -263,18 +263,6 @@ def composition(parts: Sequence[Part], units: Sequence[Unit]) -> list[str]:
     return lines
 
 
-def sample_blocks(blocks: Iterable[Block], limit_bytes: int) -> list[Block]:
-    """The shortest prefix of permuted blocks with at least `limit_bytes` of input: a seeded sample of the corpus."""
-    sample: list[Block] = []
-    total = 0
-    for block in blocks:
-        if total >= limit_bytes:
-            break
-        sample.append(block)
-        total += block.input_bytes
-    return sample
-
-
 def row_group_bytes(listed_bytes: int) -> int:
     """Raw bytes of a shard's row groups: small corpora need enough of them to deal to the lanes."""
     return min(MIB, max(16 * KIB, listed_bytes // 1024))

@@ -25,7 +25,6 @@ from pipelines.reading.plan import (
     permuted_blocks,
     plan_units,
     row_group_bytes,
-    sample_blocks,
 )
 from schemas.draws import draw_u64
 from schemas.errors import UserError
@@ -195,14 +194,6 @@ def test_an_unreadable_parquet_file_is_one_block_and_a_rowless_one_too(tmp_path:
         "norows.parquet": (True, 0, 0 if not pq.ParquetFile(tmp_path / "norows.parquet").num_row_groups else 1),
         "good.parquet": (True, 10, 1),
     }
-
-
-def test_a_sample_is_a_prefix_of_the_permuted_blocks() -> None:
-    blocks = permuted_blocks(listed(("a.jsonl", 20 * MIB)))
-    assert sample_blocks(blocks, 3 * MIB) == blocks[:3]
-    assert sample_blocks(blocks, 3 * MIB + 1) == blocks[:4]
-    assert sample_blocks(blocks, 0) == []
-    assert sample_blocks(blocks, 1 << 40) == blocks
 
 
 def test_units_name_their_inputs_once_and_travel() -> None:

@@ -1,20 +1,24 @@
 """Plans against a real small job, and their arithmetic by hand."""
 
+import gzip
 import json
+import lzma
 import math
+import random
 import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
+import zstandard
 from job_runners import ROOT
 
 from pipelines import cli, commit
-from pipelines.planning import plan_job
+from pipelines.planning import plan_job, sample
 from pipelines.planning.groups import groups_of_unit, spread_of
 from pipelines.planning.plan_job import PlanJobOptions, advise
 from pipelines.planning.rates import RATES, measure, rates_from, rates_of
@@ -22,6 +26,7 @@ from pipelines.planning.simulate import Troubles, simulate
 from pipelines.planning.sizes import parse_size, show_size
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
+from pipelines.reading import inputs
 from pipelines.reading.corpus import list_corpus
 from pipelines.reading.plan import MIB, plan_units
 from pipelines.reading.records import ReadOptions
@@ -293,6 +298,89 @@ def test_a_plan_of_a_corpus_reads_what_preprocess_would(two_kinds: Path) -> None
     assert measured.raw_bytes < lines, "of the field, not of the lines"
     with pytest.raises(UserError, match="no text in a sample"):
         plan(**read, read=ReadOptions(field="nothing"))
+
+
+class _Counted:
+    """A file of an input that counts what is read of it."""
+
+    read_bytes = 0
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        _Counted.read_bytes += len(data)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> "_Counted":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[_Counted]:
+    """Counts what is read of inputs below `tmp_path`."""
+    open_input = inputs.open_input
+
+    def opened(file: inputs.InputFile, **options: Any) -> Any:
+        found = open_input(file, **options)
+        return _Counted(found) if file.root == str(tmp_path) else found
+
+    monkeypatch.setattr(inputs, "open_input", opened)
+    monkeypatch.setattr(_Counted, "read_bytes", 0)
+    return _Counted
+
+
+def _compressed(path: Path, data: bytes) -> int:
+    stored = {
+        ".gz": lambda: gzip.compress(data, 1),
+        ".zst": lambda: zstandard.compress(data, 1),
+        ".xz": lambda: lzma.compress(data, preset=0),
+    }.get(path.suffix, lambda: data)()
+    path.write_bytes(stored)
+    return len(stored)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".jsonl.xz", ".txt.gz", ".txt.zst", ".txt.xz", ".txt"])
+def test_of_a_long_file_that_cannot_be_cut_a_sample_is_measured(
+    suffix: str, tmp_path: Path, counted: type[_Counted]
+) -> None:
+    """With the rates of all of it; nothing else is read of it but what decoders read ahead."""
+    rng = random.Random(0)
+    lines = [json.dumps({"text": rng.randbytes(800).hex()}) for _ in range(9_000)]
+    size = _compressed(tmp_path / f"long{suffix}", "\n".join(lines).encode())
+    corpus, read = list_corpus(str(tmp_path)), ReadOptions(max_document_bytes=2 * MIB)
+    whole = measure(corpus, ProxyOptions(proxy="identity"), read, 1 << 40)
+    counted.read_bytes = 0
+    rates = measure(corpus, ProxyOptions(proxy="identity"), read, MIB)
+    assert counted.read_bytes < 2.3 * MIB < size / 2
+    for name in ("stored_per_raw", "raw_per_input", "document_bytes"):
+        assert getattr(rates, name) == pytest.approx(getattr(whole, name), rel=0.1), name
+
+
+def test_of_a_bomb_little_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "BLOCK_BYTES", 64 << 10)  # else it would take a gigabyte to be longer
+    line = json.dumps({"text": "x" * 1000}).encode() + b"\n"
+    with gzip.open(tmp_path / "bomb.jsonl.gz", "wb") as file:
+        for _ in range(100):
+            file.write(line * 1000)
+    rates = measure(list_corpus(str(tmp_path)), ProxyOptions(proxy="identity"), ReadOptions(), 64 << 10)
+    assert rates.measured.endswith("on 1.0 MB of it")
+
+
+def test_a_damaged_long_file_is_measured_as_far_as_it_can_be_read(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": random.Random(n).randbytes(300).hex()}) for n in range(9_000)]
+    path = tmp_path / "damaged.jsonl.gz"
+    data = gzip.compress("\n".join(lines).encode(), 1)
+    path.write_bytes(data[: MIB // 2] + bytes(9999) + data[MIB // 2 :])
+    rates = measure(list_corpus(str(tmp_path)), ProxyOptions(proxy="identity"), ReadOptions(), MIB)
+    assert rates.document_bytes == pytest.approx(600, rel=0.01)
 
 
 def test_of_a_mix_what_is_taken_is_planned(two_kinds: Path, tmp_path: Path) -> None:
