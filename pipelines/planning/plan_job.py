@@ -8,40 +8,42 @@ import io
 import json
 import math
 import sys
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
 import pyarrow.parquet as pq
 import tyro
 
+from pipelines.planning.advice import MOST_SIMULATED, TAIL, UNIT_SECONDS, advise, shares_of, uncut_of, unit_times
 from pipelines.planning.groups import groups_of_unit
 from pipelines.planning.rates import RATES, Rates, measure, rates_of
-from pipelines.planning.simulate import HOUR, Simulated, Troubles, simulate
+from pipelines.planning.simulate import HOUR, Simulated, Troubles, simulate_each, simulate_expected
 from pipelines.planning.sizes import parse_size, show_size
 from pipelines.proxies.options import ProxyOptions
 from pipelines.reading.columns import settled
 from pipelines.reading.corpus import Corpus, InputFormat, list_corpus
-from pipelines.reading.plan import BLOCK_BYTES, MAX_UNIT_BYTES, MIB, PlanOptions, plan_units, row_group_bytes
+from pipelines.reading.plan import (
+    BLOCK_BYTES,
+    MIB,
+    PlanOptions,
+    permuted_blocks,
+    row_group_bytes,
+    units_of,
+)
 from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
 from schemas.manifest import Receipt, RejectsEntry, RowGroupEntry, ShardEntry
 from schemas.shard import REJECTS_SCHEMA, shard_schema
+from schemas.terminal import visible
 
 WORKER_MEMORY = 600_000_000
 """Bytes that a worker stays below at the defaults."""
-
-UNIT_SECONDS = 0.5
-"""Of a unit beside its documents: a dozen requests of 40 ms on an object store."""
 
 REQUESTS = {"put": 3, "head": 7, "list": 1, "delete": 1, "get": 3}
 """Of a unit beside its input, as counted (docs/storage.md). Of an input a HEAD more, and a GET for each MiB."""
 
 SAMPLE_BYTES = 16 * MIB
 """Of input for --measure: seconds with every proxy but range."""
-
-TAIL = 0.05
-"""Share of the time in which workers may find nothing to do."""
 
 _INPUT_BYTES = 70
 """Of an input in a receipt: a path of some 35 characters, size, time."""
@@ -50,7 +52,8 @@ _GROUP_BYTES = 132
 """Of a row group in the table: digests of 7 columns, 16 bytes each, do not compress; those of columns that are the
 same in most groups (piece, group, source) do, and so do places and numbers."""
 
-MOST_SIMULATED = 1_000_000
+_CALM = Troubles(spread=0, slow_share=0, failures_per_hour=0)
+
 MOST_WORKERS = 100_000
 
 
@@ -113,6 +116,8 @@ class JobPlan:
         units: work units; each leaves a shard, a rejects file and a receipt.
         unit_bytes: input bytes of each at most about.
         row_groups: of all shards.
+        uncut: name and bytes of the largest input, or part of one, that no unit size cuts further; None: all can be cut
+            into `BLOCK_BYTES`, or the corpus is not listed.
         unit_seconds: mean time of a unit on one worker.
         core_hours: of all units.
         storage: by part.
@@ -121,6 +126,7 @@ class JobPlan:
         wall_seconds: without a slow or failing worker; None: no number of workers was given.
         simulated: with them.
         advised_unit_bytes: the largest that keep the simulated tail below `TAIL`; None: none of 1 to 64 MiB does.
+        advised_if_cut: where none does, the largest that would if all inputs could be cut.
         price: of the core-hours.
     """
 
@@ -131,6 +137,7 @@ class JobPlan:
     units: int
     unit_bytes: int
     row_groups: int
+    uncut: tuple[str, int] | None
     unit_seconds: float
     core_hours: float
     core_hours_by_proxy: dict[str, float]
@@ -141,6 +148,7 @@ class JobPlan:
     wall_seconds: float | None
     simulated: Simulated | None
     advised_unit_bytes: int | None
+    advised_if_cut: int | None
     price: float | None
 
 
@@ -169,8 +177,9 @@ def plan_job(options: PlanJobOptions) -> JobPlan:
     given = None if options.unit_bytes is None else parse_size(options.unit_bytes, "--unit-bytes")
     plan = PlanOptions(unit_bytes=given)
     unit_bytes = plan.resolved_unit_bytes(listed)
-    if corpus:
-        planned = plan_units(corpus, plan)
+    blocks = permuted_blocks(corpus, plan) if corpus else None
+    if blocks is not None:
+        planned = units_of(blocks, unit_bytes)
         units = len(planned)
         inputs = sum(len(unit.files) for unit in planned)
     else:
@@ -180,17 +189,29 @@ def plan_job(options: PlanJobOptions) -> JobPlan:
     document_bytes = rates.document_bytes
     if options.document_bytes is not None:
         document_bytes = parse_size(options.document_bytes, "--document-bytes")
-    of_unit = groups_of_unit(raw_bytes / units, document_bytes, row_group_bytes(listed), rates.document_spread)
-    row_groups = round(units * of_unit)
+    most = row_group_bytes(listed)
+    shares = [1 / units] if blocks is None else shares_of(planned)
+    row_groups = round(
+        sum(groups_of_unit(raw_bytes * share, document_bytes, most, rates.document_spread) for share in shares)
+        * (units / len(shares))
+    )
     core_hours = _core_hours(raw_bytes, units, rates)
-    workers = options.workers
-    unit_seconds = core_hours * HOUR / units
-    simulated = advised = None
+    workers, uncut = options.workers, uncut_of(blocks)
+    wall = simulated = advised = if_cut = None
     if workers is not None:
         if units > MOST_SIMULATED:
             raise UserError(f"--workers: {units:,} units are too many to simulate; give larger --unit-bytes")
-        simulated = simulate(units, unit_seconds, workers, options.troubles)
-        advised = advise(raw_bytes, rates, workers, options.troubles)
+        remedy = "smaller --unit-bytes"
+        if uncut is not None and uncut[1] > unit_bytes:
+            remedy = f"cut {_shown(uncut)} into smaller files"
+        seconds = unit_times(raw_bytes, shares, units, rates)
+        simulated = simulate_expected(seconds, workers, options.troubles, remedy)
+        wall = math.ceil(units / workers) * seconds[0]
+        if blocks is not None:
+            wall = simulate_each(seconds, workers, _CALM).makespan
+        advised = advise(raw_bytes, rates, workers, options.troubles, blocks)
+        if advised is None and uncut is not None:
+            if_cut = advise(raw_bytes, rates, workers, options.troubles)
     return JobPlan(
         corpus_bytes=listed,
         raw_bytes=raw_bytes,
@@ -199,16 +220,18 @@ def plan_job(options: PlanJobOptions) -> JobPlan:
         units=units,
         unit_bytes=unit_bytes,
         row_groups=row_groups,
-        unit_seconds=unit_seconds,
+        uncut=uncut,
+        unit_seconds=core_hours * HOUR / units,
         core_hours=core_hours,
         core_hours_by_proxy={name: _core_hours(raw_bytes, units, one) for name, one in RATES.items()},
         storage=storage_of(raw_bytes, units, row_groups, inputs, rates),
         requests=_requests(listed, units, inputs),
         workers=workers,
         memory=WORKER_MEMORY * (workers or 1),
-        wall_seconds=None if workers is None else math.ceil(units / workers) * unit_seconds,
+        wall_seconds=wall,
         simulated=simulated,
         advised_unit_bytes=advised,
+        advised_if_cut=if_cut,
         price=None if options.price_per_core_hour is None else core_hours * options.price_per_core_hour,
     )
 
@@ -271,31 +294,22 @@ def _empty_rejects() -> int:
     return buffer.getbuffer().nbytes
 
 
-def advise(raw_bytes: int, rates: Rates, workers: int, troubles: Troubles) -> int | None:
-    """The largest unit of 1 to 64 MiB with a simulated tail below `TAIL`; None: not even the smallest has.
-
-    A larger unit than the default's 64 MiB would take more memory.
-    """
-    size = MAX_UNIT_BYTES
-    while size >= MIB and (units := max(1, math.ceil(raw_bytes / rates.raw_per_input / size))) <= MOST_SIMULATED:
-        seconds = _core_hours(raw_bytes, units, rates) * HOUR / units
-        with suppress(UserError):  # failures that units of this size hardly ever outlive
-            if simulate(units, seconds, workers, troubles).tail < TAIL:
-                return size
-        size //= 2
-    return None
+def _shown(uncut: tuple[str, int]) -> str:
+    return f"{visible(uncut[0])} ({show_size(uncut[1])})"
 
 
 def lines(plan: JobPlan, options: PlanJobOptions) -> list[str]:
     """For people."""
     rates = plan.rates
+    uncut = plan.uncut if plan.uncut is not None and plan.uncut[1] > plan.unit_bytes else None
     symbols = "" if rates.bytes_per_symbol is None else f", {plan.raw_bytes / rates.bytes_per_symbol:.3g} symbols"
     text = [
         f"corpus: {show_size(plan.corpus_bytes)} listed, {show_size(plan.raw_bytes)} raw{symbols}",
         f"rates of {plan.proxy}: {rates.mb_per_second:.1f} MB/s a worker, {rates.stored_per_raw:.3f} stored/raw "
         f"(measured: {rates.measured})",
-        f"units: {plan.units:,} of {show_size(plan.unit_bytes)} at most about, {plan.unit_seconds:.1f} s each; as many "
-        f"shards, {plan.row_groups:,} row groups",
+        f"units: {plan.units:,} of {show_size(plan.unit_bytes)} at most about, {plan.unit_seconds:.1f} s each"
+        + ("" if uncut is None else f" in the mean; of {_shown(uncut)}, which cannot be cut, one")
+        + f"; as many shards, {plan.row_groups:,} row groups",
         f"core-hours: {_hours(plan.core_hours)}" + ("" if plan.price is None else f", price {plan.price:,.2f}"),
         "  by proxy: " + ", ".join(f"{name} {_hours(hours)}" for name, hours in plan.core_hours_by_proxy.items()),
         "storage: "
@@ -320,8 +334,13 @@ def lines(plan: JobPlan, options: PlanJobOptions) -> list[str]:
         f"{seen.copy_seconds / HOUR:.2f} core-hours",
     ]
     if plan.advised_unit_bytes is None:
-        return [*text, f"  a tail below {TAIL:.0%}: no unit size gives it; use fewer workers"]
-    return [*text, f"  largest units with a tail below {TAIL:.0%}: --unit-bytes {plan.advised_unit_bytes}"]
+        remedy = "use fewer workers"
+        if plan.uncut is not None and plan.advised_if_cut is not None:
+            cut = f"cut {_shown(plan.uncut)} and its like into files of {show_size(plan.advised_if_cut)}"
+            remedy = f"{cut} or less, or {remedy}"
+        return [*text, f"  a tail below {TAIL:.0%}: no unit size gives it; {remedy}"]
+    known = "" if options.corpus is not None else ", where inputs can be cut: a compressed file is one unit at least"
+    return [*text, f"  largest units with a tail below {TAIL:.0%}: --unit-bytes {plan.advised_unit_bytes}{known}"]
 
 
 def show_time(seconds: float) -> str:

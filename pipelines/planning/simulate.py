@@ -94,12 +94,31 @@ def simulate(units: int, unit_seconds: float, workers: int, troubles: Troubles) 
     Raises:
         UserError: see `simulate_each`.
     """
+    return simulate_expected([unit_seconds] * units, workers, troubles)
+
+
+def simulate_expected(
+    seconds: Sequence[float], workers: int, troubles: Troubles, remedy: str = "smaller --unit-bytes"
+) -> Simulated:
+    """Units of these mean times, in the order in which they are taken; else as `simulate`.
+
+    Args:
+        seconds: of each unit on a worker that is not slow.
+        workers: number, 1 or more.
+        troubles: what goes wrong.
+        remedy: what makes the longest unit shorter, for a message.
+
+    Raises:
+        UserError: see `simulate_each`.
+    """
     rng = np.random.default_rng(troubles.simulation_seed)
-    factors = rng.lognormal(-(troubles.spread**2) / 2, troubles.spread, units)  # of mean 1
-    return simulate_each((unit_seconds * factors).tolist(), workers, troubles)
+    factors = rng.lognormal(-(troubles.spread**2) / 2, troubles.spread, len(seconds))  # of mean 1
+    return simulate_each((np.array(seconds) * factors).tolist(), workers, troubles, remedy)
 
 
-def simulate_each(seconds: Sequence[float], workers: int, troubles: Troubles) -> Simulated:
+def simulate_each(
+    seconds: Sequence[float], workers: int, troubles: Troubles, remedy: str = "smaller --unit-bytes"
+) -> Simulated:
     """Units of given times, in the order in which they are taken.
 
     Raises:
@@ -110,7 +129,7 @@ def simulate_each(seconds: Sequence[float], workers: int, troubles: Troubles) ->
     if troubles.failures_per_hour / HOUR * longest > MOST_FAILURES:
         raise UserError(
             f"--failures-per-hour {troubles.failures_per_hour:g}: a unit of {longest / HOUR:.3g} h, the longest on the "
-            "slowest worker, hardly ever ends between two failures; give fewer, or smaller --unit-bytes"
+            f"slowest worker, hardly ever ends between two failures; give fewer, or {remedy}"
         )
     return _Run(seconds, workers, troubles).run()
 

@@ -188,9 +188,13 @@ def plan_units(corpus: Corpus, options: PlanOptions | None = None) -> list[Unit]
     a block belongs to the part in which its first byte falls, so no unit exceeds its part by more than a block.
     """
     options = options or PlanOptions()
-    blocks = permuted_blocks(corpus, options)
+    return units_of(permuted_blocks(corpus, options), options.resolved_unit_bytes(corpus.taken_bytes))
+
+
+def units_of(blocks: Sequence[Block], unit_bytes: int) -> list[Unit]:
+    """The work units of permuted blocks, see `plan_units`."""
     total = sum(block.input_bytes for block in blocks)
-    parts = max(1, -(-total // options.resolved_unit_bytes(corpus.taken_bytes)))
+    parts = max(1, -(-total // unit_bytes))
     grouped: dict[int, list[Block]] = {}
     before = 0
     for block in blocks:

@@ -18,9 +18,10 @@ import zstandard
 from job_runners import ROOT
 
 from pipelines import cli, commit
-from pipelines.planning import plan_job, sample
+from pipelines.planning import advice, plan_job, sample
+from pipelines.planning.advice import advise
 from pipelines.planning.groups import groups_of_unit, spread_of
-from pipelines.planning.plan_job import PlanJobOptions, advise
+from pipelines.planning.plan_job import PlanJobOptions
 from pipelines.planning.rates import RATES, measure, rates_from, rates_of
 from pipelines.planning.simulate import Troubles, simulate
 from pipelines.planning.sizes import parse_size, show_size
@@ -73,7 +74,7 @@ def test_a_plan_by_hand() -> None:
     plan = plan_job.plan_job(PlanJobOptions(corpus_bytes="1TB", workers=100, price_per_core_hour=0.05))
     units = math.ceil(10**12 / (64 * MIB))
     assert (plan.units, plan.raw_bytes) == (units, 10**12)
-    hours = (10**12 / (RATES["neural"].mb_per_second * 1e6) + units * plan_job.UNIT_SECONDS) / 3600
+    hours = (10**12 / (RATES["neural"].mb_per_second * 1e6) + units * advice.UNIT_SECONDS) / 3600
     assert plan.core_hours == pytest.approx(hours)
     assert plan.price == pytest.approx(hours * 0.05)
     assert plan.wall_seconds == pytest.approx(math.ceil(units / 100) * hours * 3600 / units)
@@ -215,9 +216,66 @@ def test_the_advised_size_keeps_the_tail_and_twice_it_does_not() -> None:
     assert size < 64 * MIB
     for each, good in ((size, True), (2 * size, False)):
         units = math.ceil(10**11 / each)
-        seconds = (10**11 / 1e6 / rates.mb_per_second) / units + plan_job.UNIT_SECONDS
-        assert (simulate(units, seconds, 200, troubles).tail < plan_job.TAIL) is good
+        seconds = (10**11 / 1e6 / rates.mb_per_second) / units + advice.UNIT_SECONDS
+        assert (simulate(units, seconds, 200, troubles).tail < advice.TAIL) is good
     assert advise(10**7, rates, 5000, troubles) is None
+
+
+def _of_lines(folder: Path, sizes: list[int], suffix: str) -> None:
+    """Files of these sizes. A plan opens neither lines nor compressed files."""
+    for number, size in enumerate(sizes):
+        with (folder / f"{number:03}{suffix}").open("wb") as file:
+            file.truncate(size)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".txt"])
+def test_smaller_units_are_advised_only_where_inputs_can_be_cut(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight files of 1 GB for 5 workers: two rounds, the second of three files, where they cannot be cut."""
+    _of_lines(tmp_path, [10**9] * 8, suffix)
+    calm = ["--spread", "0", "--slow-share", "0", "--failures-per-hour", "0"]
+    assert cli.run(["plan", "--corpus", str(tmp_path), "--workers", "5", *calm]) == 0
+    text = capsys.readouterr().out
+    plan = plan_job.plan_job(PlanJobOptions(corpus=str(tmp_path), workers=5))
+    if suffix == ".jsonl":
+        assert "  largest units with a tail below 5%: --unit-bytes 67108864\n" in text
+        assert plan.uncut is None
+        return
+    assert "--unit-bytes" not in text
+    assert f"no unit size gives it; cut 000{suffix} (1 GB) and its like into files of 67.1 MB or less, or use" in text
+    assert "which cannot be cut, one; as many shards" in text
+    assert (plan.units, plan.uncut) == (8, (f"000{suffix}", 10**9))
+    assert plan.wall_seconds == pytest.approx(2 * plan.unit_seconds)
+
+
+def test_of_a_listed_corpus_each_unit_takes_its_own_time(tmp_path: Path) -> None:
+    """One file of 2 GB that cannot be cut beside little ones: the job lasts as long as it."""
+    _of_lines(tmp_path, [2 * 10**9] + [10**6] * 50, ".jsonl.gz")
+    plan = plan_job.plan_job(
+        PlanJobOptions(corpus=str(tmp_path), workers=20, troubles=Troubles(spread=0, slow_share=0))
+    )
+    alone = 2 * 10**9 / 1e6 / plan.rates.mb_per_second + advice.UNIT_SECONDS
+    assert plan.wall_seconds is not None
+    assert alone <= plan.wall_seconds < alone * 1.1
+    assert plan.unit_seconds < alone * 0.6
+    assert plan.advised_unit_bytes is None
+    assert plan.advised_if_cut is not None
+
+
+def test_where_too_many_workers_are_to_blame_no_input_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _of_lines(tmp_path, [3 * MIB] * 2, ".jsonl.gz")
+    assert cli.run(["plan", "--corpus", str(tmp_path), "--workers", "900"]) == 0
+    assert capsys.readouterr().out.endswith("no unit size gives it; use fewer workers\n")
+
+
+def test_a_file_that_outlasts_failures_is_to_be_cut(tmp_path: Path) -> None:
+    _of_lines(tmp_path, [10**9], ".jsonl.gz")
+    often = Troubles(failures_per_hour=900)
+    with pytest.raises(UserError, match=r"give fewer, or cut 000.jsonl.gz \(1 GB\) into smaller files$"):
+        plan_job.plan_job(PlanJobOptions(corpus=str(tmp_path), workers=5, troubles=often))
+    with pytest.raises(UserError, match=r"give fewer, or smaller --unit-bytes$"):
+        plan_job.plan_job(PlanJobOptions(corpus_bytes="1GB", unit_bytes="1GB", workers=5, troubles=often))
 
 
 @pytest.mark.parametrize(
@@ -255,6 +313,7 @@ def test_the_command_prints_lines_and_json(capsys: pytest.CaptureFixture[str]) -
     )
     text = capsys.readouterr().out
     assert "a simulation (not a measurement" in text
+    assert text.endswith(", where inputs can be cut: a compressed file is one unit at least\n")
     assert "core-hours" in text
     assert cli.run(["plan", "--corpus-bytes", "100GB", "--json"]) == 0
     made: dict[str, Any] = json.loads(capsys.readouterr().out)
