@@ -8,6 +8,7 @@ whose first piece alone is left nothing tells that there was more: it is a docum
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from pipelines.reading.cut_documents import CutDocuments
 from pipelines.reading.documents import Document, Reject
 from pipelines.reading.inputs import InputError, InputFile, printable
+from pipelines.reading.records import RefusalError, Told, rejected, told
 from schemas.draws import document_id
 from schemas.shard import COLUMN_NAMES, METADATA_KEY, shard_schema
 
@@ -64,12 +66,12 @@ def _is_cut(row_group: Any) -> bool:
 def documents(
     batch: Any,
     file: InputFile,
-    kept: dict[str, list[str | None]],
-    groups: list[str | None],
+    kept: dict[str, list[Told]],
+    groups: list[Told],
     whole: Whole,
     cut: CutDocuments,
-) -> Iterator[Document]:
-    """The documents of a batch of rows.
+) -> Iterator[Document | Reject]:
+    """The documents of a batch of rows, and rejects of those with a value that cannot be told.
 
     Args:
         batch: with `COLUMNS` and `TEXT`.
@@ -95,14 +97,20 @@ def documents(
             cut.add((digest.hex(), source, record), piece, raw)
         else:  # It decides what is a duplicate and what is held out, and the file may be a stranger's.
             digest = document_id(raw)
+        try:
+            group = told(groups[index]) or ""
+            values = {name: told(column[index]) for name, column in kept.items()}
+        except RefusalError as refusal:
+            yield replace(rejected(prefix + source, record, refusal, raw), piece=piece)
+            continue
         yield Document(
             doc_id=digest,
             source=prefix + source,
             record=record,
             piece=piece,
-            group=groups[index] or "",
+            group=group,
             raw=raw,
-            kept={name: values[index] for name, values in kept.items()},
+            kept=values,
             whole_bytes=whole.get(key, len(raw)),
         )
 

@@ -5,7 +5,8 @@ bounds the memory is therefore the file's pages (by most writers 1 MiB or less) 
 dictionary repeats for nothing. Texts are taken as bytes and never decoded, so invalid UTF-8 survives.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -28,11 +29,13 @@ from pipelines.reading.plan import ParquetBlock
 from pipelines.reading.records import (
     ReadOptions,
     RefusalError,
+    Told,
     as_text,
     default_group,
     documents_of,
     missing_field,
     rejected,
+    told,
 )
 
 _FIELDS = ("text", "content", "raw")
@@ -49,6 +52,9 @@ _LEAST_AHEAD = 1 << 16
 
 _BUFFER_BYTES = 1 << 18
 """Of each column's buffered reads of a local file."""
+
+_EPOCH = datetime(1970, 1, 1)
+_UNIT_NANOS = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
 
 
 def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document | Reject]:
@@ -171,7 +177,7 @@ def _dataset_rows(
 ) -> Iterator[Document | Reject]:
     kept = {column: _text_values(batch, column) for column in options.keep_columns}
     if options.group_field is None and file.corpus:
-        groups: list[str | None] = [file.corpus] * batch.num_rows
+        groups: list[Told] = [file.corpus] * batch.num_rows
     else:
         groups = _text_values(batch, options.group_field or "group")
     yield from dataset_reader.documents(batch, file, kept, groups, whole, cut)
@@ -187,8 +193,12 @@ def _rows(batch: Any, name: str, file: InputFile, row: int, options: ReadOptions
         if raw is None:
             yield rejected(source, row + index, RefusalError("missing-field", f"column {name!r} is null in this row"))
             continue
-        values = {column: column_values[index] for column, column_values in kept.items()}
-        group = default if groups is None else groups[index] or ""
+        try:
+            values = {column: told(column_values[index]) for column, column_values in kept.items()}
+            group = default if groups is None else told(groups[index]) or ""
+        except RefusalError as refusal:
+            yield rejected(source, row + index, refusal, raw)
+            continue
         yield from documents_of(raw, source, row + index, group, values, options.max_document_bytes)
 
 
@@ -199,7 +209,7 @@ def _bytes_of(scalar: Any) -> bytes | None:
     return None if buffer is None else buffer.to_pybytes()
 
 
-def _text_values(batch: Any, name: str) -> list[str | None]:
+def _text_values(batch: Any, name: str) -> list[Told]:
     """A kept column as text: strings as they are, times as Arrow writes them (UTC), others as JSON."""
     if name not in batch.schema.names:
         return [None] * batch.num_rows
@@ -215,7 +225,70 @@ def _text_values(batch: Any, name: str) -> list[str | None]:
         column = column.cast(pa.int64())
     elif pa.types.is_temporal(kind):
         column = column.cast(pa.string())
+    plain = _plain if _holds_times(column.type) else _as_python
+    return [_text_value(scalar, name, plain) for scalar in column]
+
+
+def _text_value(scalar: Any, name: str, plain: Callable[[Any], Any]) -> Told:
     try:
-        return [as_text(value, name) for value in column.to_pylist()]
+        return as_text(plain(scalar), name)
+    except RefusalError as refusal:
+        return refusal
     except (ValueError, OverflowError, RecursionError) as error:  # a nested time that Python cannot hold, say
-        raise RefusalError("wrong-type", f"column {name!r} cannot be kept as text ({error}); leave it out") from None
+        return RefusalError("wrong-type", f"column {name!r} cannot be kept as text ({error}); leave it out")
+
+
+def _as_python(scalar: Any) -> Any:
+    return scalar.as_py()
+
+
+def _holds_times(kind: Any) -> bool:
+    """Whether a type has times nested in it of which `as_py` gives something else where pandas is installed."""
+    types = pa.types
+    if types.is_timestamp(kind) or types.is_time64(kind) or types.is_duration(kind):
+        return True
+    return any(_holds_times(kind.field(index).type) for index in range(kind.num_fields))
+
+
+def _plain(scalar: Any) -> Any:
+    """As `as_py`, but that times are text: to the nanosecond without pandas, UTC without a zone database."""
+    kind, types = scalar.type, pa.types
+    if not scalar.is_valid:
+        return None
+    if types.is_struct(kind):
+        names = [kind.field(index).name for index in range(kind.num_fields)]
+        if len(set(names)) < len(names):
+            raise ValueError("fields of one name")
+        return {name: _plain(scalar[index]) for index, name in enumerate(names)}
+    if types.is_map(kind):
+        return [[_plain(pair[0]), _plain(pair[1])] for pair in scalar.values]
+    if hasattr(scalar, "values"):  # a list of any kind
+        return [_plain(value) for value in scalar.values]
+    if types.is_timestamp(kind):
+        return _moment(scalar.value, kind.unit) + ("" if kind.tz is None else "+00:00")
+    if types.is_time64(kind):
+        day, _, time = _moment(scalar.value, kind.unit).partition(" ")
+        if day != "1970-01-01":
+            raise ValueError(f"a time of day of {scalar.value} {kind.unit}")
+        return time
+    return _span(scalar.value, kind.unit) if types.is_duration(kind) else scalar.as_py()
+
+
+def _moment(value: int, unit: str) -> str:
+    micros, nanos = _micros(value, unit)
+    return _with_nanos(str(_EPOCH + timedelta(microseconds=micros)), nanos)
+
+
+def _span(value: int, unit: str) -> str:
+    micros, nanos = _micros(value, unit)
+    return _with_nanos(str(timedelta(microseconds=micros)), nanos)
+
+
+def _micros(value: int, unit: str) -> tuple[int, int]:
+    return divmod(value * _UNIT_NANOS[unit], 1000)
+
+
+def _with_nanos(text: str, nanos: int) -> str:
+    if not nanos:
+        return text
+    return f"{text}{'' if '.' in text else '.000000'}{nanos:03}"

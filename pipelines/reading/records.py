@@ -103,6 +103,21 @@ def rejected(
     )
 
 
+Told = str | None | RefusalError
+"""A kept or group value as text, or why it cannot be told: of a batch of values one must not refuse the others."""
+
+
+def told(value: Told) -> str | None:
+    """The text.
+
+    Raises:
+        RefusalError: there is none.
+    """
+    if isinstance(value, RefusalError):
+        raise value
+    return value
+
+
 def missing_field(wanted: tuple[str, ...], present: list[str], kind: str) -> RefusalError:
     """The refusal that names what was looked for and what is there."""
     listed = ", ".join(printable(name[:60]) for name in present[:_LISTED_NAMES]) or "none"

@@ -577,6 +577,70 @@ def test_kept_columns_of_parquet_become_text(tmp_path: Path) -> None:
     assert documents(read_data(tmp_path, "a.parquet", parquet_bytes(table), group_field="absent"))[0].group == ""
 
 
+def times(unit: str, *values: int | None, tz: str | None = None) -> pa.Array:
+    return pa.array(values, pa.int64()).cast(pa.timestamp(unit, tz))
+
+
+def nested(times: pa.Array) -> pa.Array:
+    return pa.StructArray.from_arrays([pa.array([[value] for value in times], pa.list_(times.type))], ["at"])
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (times("us", 0, 10**6 + 5), ["1970-01-01 00:00:00", "1970-01-01 00:00:01.000005"]),
+        (times("ns", 1, -1), ["1970-01-01 00:00:00.000000001", "1969-12-31 23:59:59.999999999"]),
+        (times("ms", 1, tz="UTC"), ["1970-01-01 00:00:00.001000+00:00"]),
+        (times("ns", 1, tz="Nowhere/Atlantis"), ["1970-01-01 00:00:00.000000001+00:00"]),
+        (pa.array([1, 10**9], pa.int64()).view(pa.time64("ns")), ["00:00:00.000000001", "00:00:01"]),
+        (pa.array([1000, -1], pa.int64()).view(pa.duration("ns")), ["0:00:00.000001", "-1 day, 23:59:59.999999999"]),
+    ],
+)
+def test_nested_times_become_the_same_text_on_every_machine(
+    tmp_path: Path, column: pa.Array, expected: list[str]
+) -> None:
+    """To the nanosecond without pandas, and without a database of time zones."""
+    data = parquet_bytes(pa.table({"text": ["a"] * len(column), "meta": nested(column)}))
+    items = documents(read_data(tmp_path, "a.parquet", data, keep_columns=("meta",)))
+    assert [item.kept["meta"] for item in items] == [f'{{"at":["{text}"]}}' for text in expected]
+
+
+def test_a_map_of_times_is_kept_in_pairs(tmp_path: Path) -> None:
+    column = pa.array([[("a", 1), ("b", None)], None], pa.map_(pa.string(), pa.timestamp("ns")))
+    data = parquet_bytes(pa.table({"text": ["a", "b"], "meta": column}))
+    items = documents(read_data(tmp_path, "a.parquet", data, keep_columns=("meta",)))
+    assert [item.kept["meta"] for item in items] == ['[["a","1970-01-01 00:00:00.000000001"],["b",null]]', None]
+
+
+@pytest.mark.parametrize("options", [{"keep_columns": ("ok", "meta")}, {"group_field": "meta"}])
+@pytest.mark.parametrize("values", [(0, 1 << 62, None, 2), (0, -(1 << 62), None, 2)])
+def test_a_value_that_cannot_be_told_rejects_its_row_alone(
+    tmp_path: Path, options: dict[str, Any], values: tuple[int | None, ...]
+) -> None:
+    table = pa.table({"text": list("abcd"), "ok": list("wxyz"), "meta": nested(times("us", *values))})
+    items = read_data(tmp_path, "a.parquet", parquet_bytes(table), **options)
+    reject = only_reject(items)
+    assert [(item.raw, item.record) for item in items if isinstance(item, Document)] == [
+        (b"a", 0),
+        (b"c", 2),
+        (b"d", 3),
+    ]
+    assert items[1] is reject
+    assert (reject.record, reject.stage, reject.reason, reject.lost_bytes) == (1, "parse", "wrong-type", 0)
+    assert reject.detail.startswith("column 'meta' cannot be kept as text (")
+    assert reject.excerpt == b"b"
+
+
+def test_nested_text_that_is_not_utf8_rejects_its_row_alone(tmp_path: Path) -> None:
+    strings = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"\xffb")]
+    )
+    table = pa.table({"text": ["a", "b"], "meta": pa.StructArray.from_arrays([strings], ["x"])})
+    items = read_data(tmp_path, "a.parquet", parquet_bytes(table), keep_columns=("meta",))
+    assert only_reject(items) is items[0]
+    assert [dict(item.kept) for item in items if isinstance(item, Document)] == [{"meta": '{"x":"b"}'}]
+
+
 def test_a_long_parquet_text_is_cut_into_pieces(tmp_path: Path) -> None:
     data = parquet_bytes(pa.table({"text": ["short", "line\n" * 50]}))
     items = documents(read_data(tmp_path, "a.parquet", data, max_document_bytes=100))

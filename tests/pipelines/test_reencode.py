@@ -15,7 +15,7 @@ from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
 from pipelines.reading.columns import settled
 from pipelines.reading.corpus import list_corpus
-from pipelines.reading.documents import Document
+from pipelines.reading.documents import Document, Reject
 from pipelines.reading.filters import Filters
 from pipelines.reading.plan import PlanOptions, plan_units
 from pipelines.reading.readers import read_block
@@ -106,6 +106,21 @@ def test_another_column_of_a_dataset_is_read_as_of_any_parquet_file(dataset: Pat
     items = list(read_block(block, ReadOptions(field="lang")))
     assert {item.group for item in items if isinstance(item, Document)} <= {"parquet"}
     assert all(item.source.startswith("part-") for item in items)
+
+
+def test_a_value_of_a_dataset_that_cannot_be_told_rejects_its_row_alone(dataset: Path, tmp_path: Path) -> None:
+    table = pq.read_table(max(dataset.glob("part-*"), key=lambda path: path.stat().st_size))
+    moments = pa.array([1 << 62, *range(table.num_rows - 1)], pa.int64()).cast(pa.timestamp("us"))
+    meta = pa.StructArray.from_arrays([moments], ["at"])
+    pq.write_table(table.append_column("meta", meta), tmp_path / "a.parquet")
+    (block,) = plan_units(list_corpus(str(tmp_path)))[0].blocks
+    first, *others = read_block(block, ReadOptions(keep_columns=("meta",)))
+    row = table.select(KEPT).to_pylist()[0]
+    assert isinstance(first, Reject)
+    assert (first.source, first.record, first.piece) == (row["source"], row["record"], row["piece"])
+    assert first.detail.startswith("column 'meta' cannot be kept as text")
+    assert len(others) == table.num_rows - 1 > 0
+    assert all(isinstance(item, Document) for item in others)
 
 
 def test_an_unfinished_dataset_is_refused(dataset: Path, copy_of: Any) -> None:
