@@ -27,6 +27,9 @@ from pipelines.reading.records import (
     as_text,
     default_group,
     documents_of,
+    exact_float,
+    exact_int,
+    may_be_rounded,
     missing_field,
     rejected,
 )
@@ -184,12 +187,11 @@ def _head(parts: list[bytes]) -> bytes:
     return head
 
 
-def _parse(line: bytes, record: int, most_values: int) -> Any:
-    """The JSON object of a line; None for a blank line.
+def _parse(line: bytes, most_values: int) -> Any:
+    """The JSON object of a line; None for a blank line. Of its numbers those with many digits may be rounded.
 
     Args:
-        line: without its newline.
-        record: its offset.
+        line: without its newline, and a first one without a byte order mark.
         most_values: that a long line may have, see `_has_more_values`.
 
     Raises:
@@ -201,11 +203,9 @@ def _parse(line: bytes, record: int, most_values: int) -> Any:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
         # orjson is strict: a second opinion decides between a reject and an oddity outside the text (NaN, say)
-        if record == 0:
-            line = line.removeprefix(_BOM)
         if not line.strip():
             return None
-        value = _parse_leniently(line)
+        value = _parse_exactly(line)
     if type(value) is not dict:
         raise RefusalError("not-an-object", f"a JSON {type(value).__name__}; each line must be an object")
     return value
@@ -222,9 +222,10 @@ def _has_more_values(line: bytes, most: int) -> bool:
     return count + sum(line.count(mark, at) for mark in _VALUE_MARKS) > most
 
 
-def _parse_leniently(line: bytes) -> Any:
+def _parse_exactly(line: bytes) -> Any:
+    """By the standard library: 700 MB/s, takes NaN and infinities, and numbers keep their digits."""
     try:
-        return json.loads(line.decode())
+        return json.loads(line.decode(), parse_int=exact_int, parse_float=exact_float)
     except UnicodeDecodeError as error:
         raise RefusalError("invalid-utf8", f"byte {error.start:,} of the line: {error.reason}") from None
     except (ValueError, RecursionError) as error:
@@ -239,9 +240,14 @@ def _json_text(
     Raises:
         RefusalError: the line is no document.
     """
-    value = _parse(line, record, options.max_record_bytes // _BYTES_A_VALUE)
+    if record == 0:
+        line = line.removeprefix(_BOM)
+    value = _parse(line, options.max_record_bytes // _BYTES_A_VALUE)
     if value is None:
         return None
+    if any(may_be_rounded(value.get(name)) for name in (*options.keep_columns, options.group_field)):
+        value = None  # it may take much memory, and so will what comes
+        value = _parse_exactly(line)
     names = _JSON_FIELDS if options.field is None else (options.field,)
     for name in names:
         text = value.get(name)

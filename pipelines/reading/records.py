@@ -5,8 +5,10 @@ in common. Pure; no I/O.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Literal
 
 from pipelines.reading.documents import EXCERPT_BYTES, Document, Reject
@@ -26,6 +28,9 @@ RefusalReason = Literal[
 ]
 _LISTED_NAMES = 20
 """Keys or columns that a detail lists: enough to see the right one, short enough for a line."""
+
+_SHORT_NUMBER = 16
+"""Characters of a number that no parser rounds: a float tells any 15 digits apart, and there is a point among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +130,48 @@ def missing_field(wanted: tuple[str, ...], present: list[str], kind: str) -> Ref
     return RefusalError("missing-field", f"no {' or '.join(map(repr, wanted))} (or null); {kind}: {listed}{more}")
 
 
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A JSON number that Python would round, refuse or take long over: its digits."""
+
+    text: str
+
+
+def exact_int(text: str) -> int | Number:
+    """An integer of JSON."""
+    return int(text) if len(text) <= _SHORT_NUMBER else Number(text)
+
+
+def exact_float(text: str) -> float | Number:
+    """A number of JSON with a fraction or exponent: a float where that is written as the same number."""
+    value = float(text)
+    if len(text) <= _SHORT_NUMBER and "e" not in text.lower():
+        return value
+    try:
+        same = math.isfinite(value) and Decimal(text) == Decimal(repr(value))
+    except InvalidOperation:  # an exponent that is too long
+        same = False
+    return value if same else Number(text)
+
+
+def may_be_rounded(value: object) -> bool:
+    """Whether a value holds a float: orjson makes one of each number that is no 64-bit integer."""
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, float):
+            return True
+        if isinstance(one, dict):
+            pending += one.values()
+        elif isinstance(one, list):
+            pending += one
+    return False
+
+
 def as_text(value: object, name: str) -> str | None:
     """A kept or group value: strings as they are, None as None, anything else as compact JSON.
+
+    JSON has no NaN and no infinities: these are `NaN`, `Infinity` and `-Infinity`, within others in quotes.
 
     Args:
         value: as its format's reader gives it.
@@ -139,11 +184,38 @@ def as_text(value: object, name: str) -> str | None:
         return None
     if isinstance(value, str):
         return printable(value)
+    if isinstance(value, float):
+        return json.dumps(value)
     try:
-        return printable(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_as_json))
+        return printable(_json(value))
     except RecursionError:
         raise RefusalError("wrong-type", f"{name!r} is nested too deeply to be kept as text; leave it out") from None
 
 
+def _json(value: object) -> str:
+    try:
+        return _dumps(value)
+    except ValueError:  # a number that the standard library cannot write
+        return _by_hand(value)
+
+
+def _by_hand(value: object) -> str:
+    if isinstance(value, Number):
+        return value.text
+    if isinstance(value, dict):
+        return "{" + ",".join([f"{_dumps(key)}:{_by_hand(one)}" for key, one in value.items()]) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join([_by_hand(one) for one in value]) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'"{json.dumps(value)}"'
+    return _dumps(value)
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_as_json, allow_nan=False)
+
+
 def _as_json(value: object) -> str:
+    if isinstance(value, Number):
+        raise ValueError("a number that only `_by_hand` writes")
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -10,6 +10,7 @@ import random
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
@@ -244,6 +245,59 @@ def test_what_only_a_strict_parser_refuses_outside_the_text_is_a_document(tmp_pa
         (b"a", {"score": "NaN", "title": None}),
         (b"b", {"score": None, "title": "\\xed\\xa0\\x80"}),
     ]
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("18446744073709551615", None),
+        ("18446744073709551616", None),
+        ("-9223372036854775809", None),
+        ("123456789012345678901234567890", None),
+        (LONG, None),
+        (f"-{LONG}", None),
+        ("0.1234567890123456789", None),
+        ("0.30000000000000001", None),
+        ("1e400", None),
+        ("-1E-400", None),
+        (f"1e{LONG}", None),
+        (f"0.{LONG}", None),
+        ("0.9573097229003906", None),
+        ("-0.0", None),
+        # what Python tells apart it may write in its own way
+        ("1.50", "1.5"),
+        ("1E5", "100000.0"),
+        ("1e22", "1e+22"),
+        ("0e999", "0.0"),
+        ("NaN", None),
+        ("Infinity", None),
+        ("-Infinity", None),
+    ],
+)
+def test_kept_numbers_keep_all_their_digits(tmp_path: Path, written: str, kept: str | None) -> None:
+    kept = kept or written
+    inner = f'"{kept}"' if "N" in kept or "I" in kept else kept
+    line = f'{{"text": "a", "n": {written}, "list": [1, "é\\"", {{"x": {written}, "y": 0.5}}, null]}}\n'
+    (item,) = documents(read_data(tmp_path, "a.jsonl", line.encode(), group_field="n", keep_columns=("list", "n")))
+    assert item.kept == {"n": kept, "list": f'[1,"é\\"",{{"x":{inner},"y":0.5}},null]'}
+    assert item.group == kept
+    if "a" not in kept and len(kept) < 100:
+        assert Decimal(kept) == Decimal(written)
+    json.loads(item.kept["list"] or "", parse_int=str, parse_constant=pytest.fail)
+
+
+def test_numbers_that_are_not_kept_cost_nothing_and_refuse_nothing(tmp_path: Path) -> None:
+    line = f'{{"text": "a", "n": {LONG}, "x": [NaN, 1e400], "lang": "en"}}\n'
+    (item,) = documents(read_data(tmp_path, "a.jsonl", line.encode(), keep_columns=("lang",)))
+    assert (item.raw, item.kept) == (b"a", {"lang": "en"})
+
+
+def test_a_byte_order_mark_before_a_kept_number(tmp_path: Path) -> None:
+    (item,) = documents(read_data(tmp_path, "a.jsonl", b'\xef\xbb\xbf{"text": "a", "n": 1.5}', keep_columns=("n",)))
+    assert item.kept == {"n": "1.5"}
 
 
 def test_kept_and_group_values_are_strings_or_json(tmp_path: Path) -> None:
@@ -559,9 +613,11 @@ def test_kept_columns_of_parquet_become_text(tmp_path: Path) -> None:
             "span": pa.array([5, None], pa.duration("ns")),
             "day": pa.array([0, None], pa.date32()),
             "n": [1.5, None],
+            "x": [float("nan"), None],
+            "xs": [[float("-inf"), 1.5], None],
         }
     )
-    names = ("lang", "meta", "when", "span", "day", "n", "absent")
+    names = ("lang", "meta", "when", "span", "day", "n", "x", "xs", "absent")
     items = documents(read_data(tmp_path, "a.parquet", parquet_bytes(table), group_field="lang", keep_columns=names))
     assert [item.group for item in items] == ["fr", ""]
     assert dict(items[0].kept) == {
@@ -571,6 +627,8 @@ def test_kept_columns_of_parquet_become_text(tmp_path: Path) -> None:
         "span": "5",
         "day": "1970-01-01",
         "n": "1.5",
+        "x": "NaN",
+        "xs": '["-Infinity",1.5]',
         "absent": None,
     }
     assert set(items[1].kept.values()) == {None}
