@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import orjson
 import pyarrow.parquet as pq
 
 from pipelines.reading import dataset_reader
@@ -20,9 +19,9 @@ from pipelines.reading.inputs import (
     input_errors,
     open_input,
     printable,
-    read_chunks,
     refuse_encrypted,
 )
+from pipelines.reading.readers import first_objects
 from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
 from schemas.names import SHARD_NAME
@@ -57,7 +56,7 @@ def settled(corpus: Corpus, read: ReadOptions) -> tuple[ReadOptions, list[str]]:
     wanted |= {name: "--group-field" for name in (read.group_field,) if name is not None}
     wanted |= {name: "--field" for name in (read.field,) if name is not None}
     missing, seen = dict(wanted), set[str]()
-    for names in _names(corpus) if wanted else ():
+    for names in _names(corpus, read) if wanted else ():
         seen |= names
         missing = {name: option for name, option in missing.items() if name not in seen}
         if not missing:
@@ -113,7 +112,7 @@ def _leaf(row_group: Any, column: int) -> int:
     return next(i for i in range(row_group.num_columns) if row_group.column(i).path_in_schema == COLUMN_NAMES[column])
 
 
-def _names(corpus: Corpus) -> Iterator[set[str]]:
+def _names(corpus: Corpus, read: ReadOptions) -> Iterator[set[str]]:
     for file in _spread([file for file in corpus.inputs if file.format == "parquet" and not file.compression]):
         try:
             with input_errors(file.root), open_input(file, block_bytes=1 << 16) as stored:
@@ -121,7 +120,7 @@ def _names(corpus: Corpus) -> Iterator[set[str]]:
         except InputError:
             continue  # a reject, later
     for file in _spread([file for file in corpus.inputs if file.format == "jsonl"]):
-        yield _keys(file)
+        yield _keys(file, read)
 
 
 def _spread(files: list[InputFile]) -> list[InputFile]:
@@ -129,19 +128,11 @@ def _spread(files: list[InputFile]) -> list[InputFile]:
     return [files[index * len(files) // count] for index in range(count)]
 
 
-def _keys(file: InputFile) -> set[str]:
-    """Keys of the objects in the first chunk of a JSONL file."""
-    try:
-        chunks = read_chunks(file)
-        lines = next(chunks, b"").split(b"\n")
-    except InputError:
-        return set()
+def _keys(file: InputFile, read: ReadOptions) -> set[str]:
     keys: set[str] = set()
-    for line in lines:
-        try:
-            value = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            continue  # cut, or a reject, later
-        if isinstance(value, dict):
+    try:
+        for value in first_objects(file, read):
             keys |= value.keys()
+    except InputError:
+        pass  # a reject, later
     return keys

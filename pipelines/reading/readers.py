@@ -135,6 +135,34 @@ def _read_jsonl(block: JsonlBlock, options: ReadOptions) -> Iterator[Document | 
         yield rejected(source, next_record, error, lost_bytes=lost)
 
 
+def first_objects(file: InputFile, options: ReadOptions) -> Iterator[dict[str, Any]]:
+    """The objects that end in the first chunk of a JSONL file; where none does, in the next chunk in which one ends.
+
+    Of a file that begins with something else no more is read than the longest record takes.
+
+    Raises:
+        InputError: the file cannot be read so far.
+    """
+    found = False
+
+    def chunks() -> Iterator[bytes]:
+        size = 0
+        for chunk in read_chunks(file):
+            yield chunk
+            size += len(chunk)
+            if found or size > options.max_record_bytes:
+                return
+
+    for record, line, length in _lines(chunks(), 0, None, options.max_record_bytes, skip=False):
+        try:
+            value = None if length > options.max_record_bytes else _object(line, record, options)
+        except RefusalError:
+            continue  # cut, or a reject, later
+        if value is not None:
+            found = True
+            yield value
+
+
 def _lines(
     chunks: Iterable[bytes], offset: int, stop: int | None, limit: int, *, skip: bool
 ) -> Iterator[tuple[int, bytes, int]]:
@@ -187,18 +215,21 @@ def _head(parts: list[bytes]) -> bytes:
     return head
 
 
-def _parse(line: bytes, most_values: int) -> Any:
+def _object(line: bytes, record: int, options: ReadOptions) -> Any:
     """The JSON object of a line; None for a blank line. Of its numbers those with many digits may be rounded.
 
     Args:
-        line: without its newline, and a first one without a byte order mark.
-        most_values: that a long line may have, see `_has_more_values`.
+        line: without its newline.
+        record: its offset.
+        options: limit what a long line may hold, see `_has_more_values`.
 
     Raises:
         RefusalError: record-too-long, invalid-utf8, invalid-json, not-an-object.
     """
+    most_values = options.max_record_bytes // _BYTES_A_VALUE
     if len(line) > _LONG_LINE and _has_more_values(line, most_values):
         raise RefusalError("record-too-long", f"more than {most_values:,} JSON values (a 16th of --max-record-bytes)")
+    line = _without_mark(line, record)
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -209,6 +240,10 @@ def _parse(line: bytes, most_values: int) -> Any:
     if type(value) is not dict:
         raise RefusalError("not-an-object", f"a JSON {type(value).__name__}; each line must be an object")
     return value
+
+
+def _without_mark(line: bytes, record: int) -> bytes:
+    return line.removeprefix(_BOM) if record == 0 else line
 
 
 def _has_more_values(line: bytes, most: int) -> bool:
@@ -240,14 +275,12 @@ def _json_text(
     Raises:
         RefusalError: the line is no document.
     """
-    if record == 0:
-        line = line.removeprefix(_BOM)
-    value = _parse(line, options.max_record_bytes // _BYTES_A_VALUE)
+    value = _object(line, record, options)
     if value is None:
         return None
     if any(may_be_rounded(value.get(name)) for name in (*options.keep_columns, options.group_field)):
         value = None  # it may take much memory, and so will what comes
-        value = _parse_exactly(line)
+        value = _parse_exactly(_without_mark(line, record))
     names = _JSON_FIELDS if options.field is None else (options.field,)
     for name in names:
         text = value.get(name)

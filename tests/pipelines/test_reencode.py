@@ -1,7 +1,9 @@
 """A dataset of ours as a corpus: its documents stay what they were, under another proxy; and names in vain are told."""
 
+import gzip
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from selecting import make
 
 from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.options import ProxyOptions
+from pipelines.reading import readers
 from pipelines.reading.columns import settled
 from pipelines.reading.corpus import list_corpus
 from pipelines.reading.documents import Document, Reject
 from pipelines.reading.filters import Filters
+from pipelines.reading.inputs import InputFile, read_chunks
 from pipelines.reading.plan import PlanOptions, plan_units
 from pipelines.reading.readers import read_block
 from pipelines.reading.records import ReadOptions
@@ -193,6 +197,43 @@ def test_a_key_that_no_record_has_is_told_and_files_without_fields_are_an_error(
     (tmp_path / "text/a.txt").write_text("x")
     with pytest.raises(UserError, match=r"'license': no file has it; there are none \(text files"):
         settled(list_corpus(str(tmp_path / "text")), read)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        b'\xef\xbb\xbf{"text": "a", "lang": "x"}\n',
+        b'{"text": "%s", "lang": "x"}\n' % (b"long " * 300_000),
+        b'{"text": "%s", "lang": "x"}' % (b"long " * 300_000),
+        b'{"text": "a", "score": NaN, "lang": "x"}\n',
+        b"\n" * 1_200_000 + b'{"text": "a", "lang": "x"}\n',
+    ],
+    ids=["mark", "long", "one line", "NaN", "blank"],
+)
+def test_a_key_of_the_first_record_is_found_however_it_begins(tmp_path: Path, start: bytes, suffix: str) -> None:
+    data = start + (b'{"text": "b"}\n' * 100_000 if start.endswith(b"\n") else b"")
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(gzip.compress(data, 1) if suffix else data)
+    assert settled(list_corpus(str(tmp_path)), ReadOptions(keep_columns=("lang",)))[1] == []
+
+
+def test_no_more_is_looked_at_for_a_key_than_the_longest_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"x" * 20_000_000 + b'\n{"text": "a", "lang": "x"}\n')
+    given = 0
+
+    def counted(file: InputFile) -> Iterator[bytes]:
+        nonlocal given
+        for chunk in read_chunks(file):
+            given += len(chunk)
+            yield chunk
+
+    monkeypatch.setattr(readers, "read_chunks", counted)
+    read = ReadOptions(keep_columns=("lang",), max_record_bytes=5_000_000)
+    (line,) = settled(list_corpus(str(tmp_path)), read)[1]
+    assert line.startswith("--keep-columns 'lang': no record that was looked at has it")
+    assert 5_000_000 <= given < 7_000_000
 
 
 @pytest.mark.parametrize("damage", ["missing", "short"])
