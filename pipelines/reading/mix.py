@@ -86,10 +86,10 @@ class Part:
 
 
 def read_mix(spec: str) -> list[Entry] | None:
-    """The corpora of a mix, sorted by name; None if this is no mix: no name in .toml, or no table `corpora`.
+    """The corpora of a mix, sorted by name; None if this is no file whose name ends in .toml.
 
     Raises:
-        UserError: the file is not TOML, or what it says cannot be.
+        UserError: the file is not TOML, names no corpora, or what it says cannot be.
     """
     if not spec.lower().endswith(SUFFIX):
         return None
@@ -100,8 +100,11 @@ def read_mix(spec: str) -> list[Entry] | None:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{redacted(spec)}: not TOML ({error}); mend the file that names the corpora") from None
     corpora = document.get("corpora")
-    if corpora is None:
-        return None
+    if corpora is None:  # a misspelt table more often than a text
+        raise UserError(
+            f"{redacted(spec)}: has no tables [corpora.NAME], which name the corpora; as a document a .toml file comes "
+            "by its folder or a glob only"
+        )
     try:
         entries = _entries(document, corpora, spec)
     except (ValueError, OverflowError) as error:

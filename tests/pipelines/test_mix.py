@@ -2,8 +2,10 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from selecting import make
 from pipelines.reading.corpus import Corpus, list_corpus
 from pipelines.reading.inputs import InputFile
 from pipelines.reading.mix import Entry, Part, read_mix, takes
-from pipelines.reading.plan import PlanOptions, composition, permuted_blocks, plan_units
+from pipelines.reading.plan import JsonlBlock, PlanOptions, Unit, composition, permuted_blocks, plan_units
 from pipelines.reading.records import ReadOptions
 from schemas.errors import UserError
 
@@ -184,10 +186,36 @@ def test_names_weights_and_caps_are_part_of_the_listing_digest(tmp_path: Path) -
     assert len(identities) == 2
 
 
-def test_a_toml_file_without_corpora_is_a_document(tmp_path: Path) -> None:
-    corpus = list_corpus(mix_file(tmp_path, "[project]\nname = 'x'\n"))
-    assert [file.source for file in corpus.inputs] == ["mix.toml"]
-    assert not corpus.parts
+@pytest.mark.parametrize("text", ["[project]\nname = 'x'\n", '[corpus.a]\ncorpus = "."\n', ""])
+def test_a_toml_file_without_corpora_is_refused_alone_and_a_document_among_others(tmp_path: Path, text: str) -> None:
+    spec = mix_file(tmp_path, text)
+    for name in (spec, f"file://{spec}"):
+        with pytest.raises(UserError, match=re.escape(f"{name}: has no tables [corpora.NAME]")) as caught:
+            list_corpus(name)
+        assert "\n" not in str(caught.value)
+    for name in (str(tmp_path), f"{tmp_path}/*.toml", f"{tmp_path}/m?x.toml"):
+        corpus = list_corpus(name)
+        assert [file.source for file in corpus.inputs] == ["mix.toml"]
+        assert not corpus.parts
+
+
+def test_a_toml_file_of_a_store_without_corpora_is_refused_alone() -> None:
+    fsspec.filesystem("memory").pipe("/tables/mix.toml", b"[corpus.a]\n")
+    with pytest.raises(UserError, match=re.escape("memory://tables/mix.toml: has no tables [corpora.NAME]")):
+        list_corpus("memory://tables/mix.toml")
+    for name in ("memory://tables", "memory://tables/*.toml"):
+        assert [file.source for file in list_corpus(name).inputs] == ["mix.toml"]
+
+
+def test_the_documented_table_is_what_the_program_prints() -> None:
+    taken = {"code": 8_000_000, "prose": 4_000_000}
+    corpus = mixed({"code": [927_500] * 40, "prose": [190_476] * 21}, taken)
+    parts = [replace(part, weight=weight) for part, weight in zip(corpus.parts, (2.0, 1.0), strict=True)]
+    blocks = [JsonlBlock(file=file, start=0, stop=taken[file.corpus]) for file in (corpus.inputs[0], corpus.inputs[-1])]
+    lines = composition(parts, [Unit(index=0, count=1, blocks=tuple(blocks), input_bytes=0)])
+    page = (Path(__file__).parents[2] / "docs" / "corpora.md").read_text()
+    assert len(lines) == 3
+    assert "".join(f"\n    {line}" for line in lines) in page
 
 
 @pytest.mark.parametrize(
