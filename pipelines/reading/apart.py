@@ -2,15 +2,15 @@
 
 import os
 import re
-from pathlib import Path
 
 from fsspec.utils import glob_translate
 
 from pipelines.reading.corpus import Corpus
+from pipelines.reading.inputs import local_place
 from pipelines.storage import Folder
 from schemas.errors import UserError
 from schemas.names import DATASET, MANIFEST, ROW_GROUPS
-from schemas.remote import filesystem, is_remote, local_path
+from schemas.remote import filesystem, is_remote
 from schemas.secrets import redacted
 from schemas.terminal import visible
 
@@ -28,7 +28,7 @@ def refuse_inside(out: Folder, corpus: Corpus) -> None:
     roots = {root: _place(root) for root in {file.root for file in corpus.inputs}}
     reached = ""
     for spec, root in corpus.places:
-        name = spec if is_remote(spec) else str(Path(local_path(spec)).expanduser().absolute())
+        name = spec if is_remote(spec) else str(local_place(spec).absolute())
         is_part = name != root and _lies_in(name, root) and "**" not in name  # one file, or a glob
         if not _lies_in(there, roots[root]):
             continue
@@ -67,7 +67,7 @@ def _is_reached(there: str, root: str, pattern: str) -> bool:
 def _place(location: str) -> str:
     """The one name of a place: a path without links, or protocol and path of a URL."""
     if not is_remote(location):
-        return str(Path(local_path(location)).expanduser().resolve())
+        return str(local_place(location).resolve())
     fs, path = filesystem(location)
     protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
     return f"{protocol}://{path.strip('/')}"

@@ -24,7 +24,16 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 from fsspec.utils import glob_translate
 
 from pipelines.reading import mix
-from pipelines.reading.inputs import FileFormat, InputFile, compression_of, object_version, printable, without_query
+from pipelines.reading.inputs import (
+    FileFormat,
+    InputFile,
+    compression_of,
+    local_place,
+    object_version,
+    printable,
+    refuse_nul,
+    without_query,
+)
 from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS, find
 from pipelines.storage import Folder
 from schemas.errors import FormatVersionError, UserError
@@ -265,11 +274,12 @@ def _find(spec: str) -> tuple[str, Iterable[_Found]]:
         installed = _INSTALLED if spec == "stdlib" else frozenset()
         found = _walk(root, lambda name: _skipped(name) or name in installed)
         return root, (item for item in found if item.path.endswith(".py"))
+    refuse_nul(spec)
     return _find_remote(spec) if is_remote(spec) else _find_local(local_path(spec))
 
 
 def _find_local(spec: str) -> tuple[str, Iterable[_Found]]:
-    path = Path(spec).expanduser().absolute()
+    path = local_place(spec).absolute()
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -27,8 +27,9 @@ import pyarrow as pa
 
 from pipelines.remote_file import RemoteFile, look_up
 from schemas.errors import UserError
-from schemas.remote import filesystem, is_remote
+from schemas.remote import filesystem, is_remote, local_path
 from schemas.secrets import redacted, redacted_by_form
+from schemas.terminal import visible
 
 FileFormat = Literal["text", "jsonl", "parquet"]
 Compression = Literal["", "gzip", "zstd", "xz"]
@@ -122,6 +123,34 @@ class InputFile:
         if name.suffix.lower() in _COMPRESSIONS:
             name = name.with_suffix("")
         return printable(name.suffix[1:].lower())
+
+
+def local_place(location: str) -> Path:
+    """The path that a local specification of a corpus names.
+
+    Raises:
+        UserError: it begins with `~` and the name of no user, or can be no path.
+    """
+    refuse_nul(location)
+    try:
+        return Path(local_path(location)).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{printable(location)}: no home folder is known for its '~'; write the path out, with ./ before a "
+            "name that begins so"
+        ) from None
+
+
+def refuse_nul(location: str) -> None:
+    """Refuse a NUL byte, which neither paths nor URLs have and each opener refuses in its own way.
+
+    Raises:
+        UserError: there is one.
+    """
+    if "\0" in location:
+        raise UserError(
+            f"{visible(printable(redacted(location)))}: has a NUL byte, as no path has; check the corpus path"
+        )
 
 
 def without_query(root: str, path: str) -> str:

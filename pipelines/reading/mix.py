@@ -19,13 +19,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import isfinite
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from pipelines.planning.sizes import parse_size
+from pipelines.reading.inputs import local_place, refuse_nul
 from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS
 from schemas.errors import UserError
-from schemas.remote import filesystem, is_remote, local_path, repeated
+from schemas.remote import filesystem, is_remote, repeated
 from schemas.secrets import redacted
 
 SUFFIX = ".toml"
@@ -93,8 +94,11 @@ def read_mix(spec: str) -> list[Entry] | None:
     """
     if not spec.lower().endswith(SUFFIX):
         return None
+    refuse_nul(spec)
     try:
         document = tomllib.loads(_read(spec).decode())
+    except UserError:
+        raise
     except OSError:
         return None  # whoever lists it says what is wrong
     except (ValueError, RecursionError) as error:
@@ -114,7 +118,7 @@ def read_mix(spec: str) -> list[Entry] | None:
 
 def _read(spec: str) -> bytes:
     if not is_remote(spec):
-        return Path(local_path(spec)).expanduser().read_bytes()
+        return local_place(spec).read_bytes()
     fs, path = filesystem(spec)
     data: bytes = repeated(
         lambda: fs.cat_file(path), spec, request_seconds=REQUEST_SECONDS, deadline_seconds=DEADLINE_SECONDS

@@ -146,6 +146,28 @@ def test_missing_and_empty_corpora_are_user_errors(tmp_path: Path) -> None:
         list_corpus("")
 
 
+@pytest.mark.parametrize(
+    "spec",
+    ["~nosuchuser/text", "~nosuchuser", "~nosuchuser/*.txt", "~nosuchuser/mix.toml", "file://~nosuchuser/text"],
+)
+def test_a_home_folder_of_nobody_is_one_line(tmp_path: Path, spec: str) -> None:
+    mixed = write(tmp_path, "mix.toml", f'[corpora.a]\ncorpus = "{spec.removesuffix("/mix.toml")}"\n'.encode())
+    for place in (spec, str(mixed)):
+        with pytest.raises(UserError, match=r"~nosuchuser.*: no home folder is known for its '~'; ") as caught:
+            list_corpus(place)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["a\0b", "/a\0b/*.txt", "a\0/mix.toml", "memory://a\0b", "file:///a\0b"])
+def test_a_nul_byte_in_a_path_is_one_line(tmp_path: Path, spec: str) -> None:
+    named = spec.replace("\0", "\\u0000").replace("mix.toml", "x")
+    mixed = write(tmp_path, "mix.toml", f'[corpora.a]\ncorpus = "{named}"\n'.encode())
+    for place in (spec, str(mixed)):
+        with pytest.raises(UserError, match=r"a\\x00.*: has a NUL byte") as caught:
+            list_corpus(place)
+        assert str(caught.value).isprintable()
+
+
 def test_names_that_are_not_utf8_open_and_have_a_valid_source(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.txt")
     write(tmp_path, name, b"drink")
