@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import stat
+import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -173,6 +174,14 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
             f"{_shown(spec)}: no files{patterns} in this corpus (hidden ones and __pycache__ are skipped); "
             "check the path and --include"
         )
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8" and not is_remote(root):
+        odd = next((file for file in inputs if not file.path.isascii()), None)
+        if odd is not None:  # shards would be named after it
+            raise UserError(
+                f"{_shown(spec)}: {odd.source!r} would have another name under another locale than this one "
+                f"({encoding}); run with PYTHONUTF8=1"
+            )
     inputs.sort(key=lambda file: _path_bytes(file.path))
     return Corpus(spec=spec, inputs=tuple(inputs))
 

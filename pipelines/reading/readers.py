@@ -278,8 +278,9 @@ def _json_text(
     value = _object(line, record, options)
     if value is None:
         return None
-    if any(may_be_rounded(value.get(name)) for name in (*options.keep_columns, options.group_field)):
-        value = None  # it may take much memory, and so will what comes
+    names_kept = (*options.keep_columns, options.group_field)
+    # The standard library takes eight bytes a character, so not for lines of any length.
+    if len(line) <= _LONG_LINE and any(may_be_rounded(value.get(name)) for name in names_kept):
         value = _parse_exactly(_without_mark(line, record))
     names = _JSON_FIELDS if options.field is None else (options.field,)
     for name in names:

@@ -179,6 +179,25 @@ def test_names_that_are_not_utf8_open_and_have_a_valid_source(tmp_path: Path) ->
     assert len(corpus.listing_digest) == 64
 
 
+def test_names_that_hang_on_the_locale_are_refused(tmp_path: Path) -> None:
+    code = "import sys; from pipelines.reading.corpus import list_corpus; list_corpus(sys.argv[1])"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    def last_line(**more: str) -> str:
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        ended = subprocess.run(command, env={**environment, **more}, capture_output=True, text=True, check=False)
+        return ended.stderr.splitlines()[-1] if ended.returncode else ""
+
+    write(tmp_path, "plain.txt")
+    assert last_line() == ""
+    write(tmp_path, "\u00e9.txt")
+    assert "UserError" in last_line()
+    assert last_line().endswith(
+        "would have another name under another locale than this one (ascii); run with PYTHONUTF8=1"
+    )
+    assert last_line(PYTHONUTF8="1") == ""
+
+
 def test_printable_changes_only_what_is_not_utf8() -> None:
     assert printable("a\\xe9é") == "a\\xe9é"
     assert printable("é\udce9\\") == "é\\xe9\\"
