@@ -8,7 +8,6 @@ formats and compressions go by name. Costs: one stat a file, about 5 us on a loc
 bulk. About 300 bytes of memory a file.
 """
 
-import bisect
 import fnmatch
 import hashlib
 import os
@@ -25,6 +24,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 from fsspec.utils import glob_translate
 
 from pipelines.reading import mix
+from pipelines.reading.dataset_listing import without_strangers
 from pipelines.reading.inputs import (
     FileFormat,
     InputFile,
@@ -36,11 +36,8 @@ from pipelines.reading.inputs import (
     without_query,
 )
 from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS, find
-from pipelines.storage import Folder
-from schemas.errors import FormatVersionError, UserError
-from schemas.manifest import Manifest, unseal
-from schemas.names import DATASET, MANIFEST, SHARD_NAME
-from schemas.remote import StoreError, filesystem, is_remote, local_path, repeated
+from schemas.errors import UserError
+from schemas.remote import filesystem, is_remote, local_path, repeated
 from schemas.secrets import redacted
 
 InputFormat = Literal["auto", "text", "jsonl", "parquet"]
@@ -154,7 +151,9 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
         raise UserError(f"--format: {format!r} is not one of {', '.join(get_args(InputFormat))}")
     root, found = _find(spec)
     found = list(found)
-    found = _shards(spec, root, found, include)
+    kept = without_strangers(
+        spec, root, {item.path: item.size for item in found}, lambda path: _included(path, include)
+    )
     inputs = [
         InputFile(
             root=root,
@@ -166,7 +165,7 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
             version=item.version,
         )
         for item in found
-        if _included(item.path, include)
+        if item.path in kept and _included(item.path, include)
     ]
     if not inputs:
         patterns = f" that match {', '.join(include)}" if include else ""
@@ -186,68 +185,6 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
     return Corpus(spec=spec, inputs=tuple(inputs))
 
 
-def _shards(spec: str, root: str, found: list[_Found], include: tuple[str, ...]) -> list[_Found]:
-    """Of datasets of ours what their manifests name as their shards, not what is about them or left beside them.
-
-    Raises:
-        UserError: one is not finished, a shard that is asked for is not of its size, or, of a folder, missing.
-    """
-    described = {item.path.removesuffix(DATASET) for item in found if f"/{item.path}".endswith(f"/{DATASET}")}
-    with_shards = {item.path[: item.path.rfind("/") + 1] for item in found if SHARD_NAME.fullmatch(_name(item.path))}
-    sizes = {item.path: item.size for item in found}
-    named: set[str] = set()
-    datasets: list[str] = []
-    for place in sorted(described | with_shards):  # what lies in a dataset comes after it
-        if _above(place, datasets) is not None:
-            continue
-        folder = Folder(f"{root if root.endswith('/') else f'{root}/'}{place.rstrip('/')}" if place else root)
-        whole = place in described
-        if not whole and not folder.exists(DATASET):
-            continue  # shards that were copied from one
-        if place not in with_shards and not _is_ours(folder):
-            continue  # of this name only
-        for shard in _manifest(spec if not place else folder.url, folder).shards:
-            path = place + shard.name
-            named.add(path)
-            size = sizes.get(path)
-            if size != shard.size and _included(path, include) and (whole or size is not None):
-                state = "missing" if size is None else f"{size:,} bytes instead of {shard.size:,}"
-                raise UserError(
-                    f"{_shown(folder.locate(shard.name))}: {state}; run the command that makes this dataset again, "
-                    "then this one"
-                )
-        datasets.append(place)
-    return [item for item in found if item.path in named or _above(item.path, datasets) is None]
-
-
-def _above(path: str, datasets: list[str]) -> str | None:
-    """The dataset in whose folder a path lies."""
-    at = bisect.bisect_right(datasets, path)
-    return datasets[at - 1] if at and path.startswith(datasets[at - 1]) else None
-
-
-def _is_ours(folder: Folder) -> bool:
-    try:
-        unseal(folder.read(DATASET), DATASET)
-    except FormatVersionError:
-        return True
-    except StoreError:
-        raise
-    except UserError:
-        return False
-    return True
-
-
-def _manifest(shown: str, folder: Folder) -> Manifest:
-    try:
-        return Manifest.from_bytes(folder.read(MANIFEST), _shown(folder.locate(MANIFEST)))
-    except FileNotFoundError:
-        raise UserError(
-            f"{_shown(shown)}: a dataset that is not finished (no {MANIFEST}); run the command that "
-            "makes it again, then this one"
-        ) from None
-
-
 def _shown(text: str) -> str:
     return printable(redacted(text))
 
@@ -264,11 +201,8 @@ def _format_of(path: str) -> FileFormat:
 
 
 def _included(path: str, include: tuple[str, ...]) -> bool:
-    return not include or any(fnmatch.fnmatchcase(path, p) or fnmatch.fnmatchcase(_name(path), p) for p in include)
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
+    name = path.rpartition("/")[2]
+    return not include or any(fnmatch.fnmatchcase(path, p) or fnmatch.fnmatchcase(name, p) for p in include)
 
 
 def _skipped(name: str) -> bool:
