@@ -11,6 +11,7 @@ import multiprocessing.connection
 import signal
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -209,17 +210,17 @@ def _tasks(
 
 
 def _units_found(folder: Folder, units: int, faults: list[str]) -> Iterator[tuple[int, str]]:
-    """Each unit with the stem of its files, by their names: by a receipt's, or of a unit without one by a shard's."""
-    stems: dict[int, str] = {}
-    for sub in ("receipts", "", "rejects"):
+    """Each unit with the stem of its files, by their names: of several that which has most files, a receipt first."""
+    found: dict[int, Counter[str]] = defaultdict(Counter)
+    for sub, weight in (("receipts", 3), ("", 2), ("rejects", 2)):
         for stem in sorted(Path(name).stem for name in folder.sizes(sub)):
             if SHARD_NAME.fullmatch(f"{stem}.parquet"):
                 _, index, _, count, _ = stem.split("-")
                 if int(count) == units:
-                    stems.setdefault(int(index), stem)
+                    found[int(index)][stem] += weight
     for unit in range(units):
-        if unit in stems:
-            yield unit, stems[unit]
+        if unit in found:
+            yield unit, max(sorted(found[unit]), key=found[unit].__getitem__)
         else:
             faults.append(f"unit {unit} of {units}: shard, rejects and receipt are missing")
 

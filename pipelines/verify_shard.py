@@ -254,10 +254,11 @@ class _ShardCheck:
         broken = list(self._rows.cut.broken())
         if not broken:
             return
-        wanted = {(source, record) for (_, source, record), _ in broken}
+        wanted = {one.key[1:] for one in broken}
         rejected = _rejected_pieces(self._task.folder, self._rejects.name, wanted)
-        for (doc_id, source, record), gaps in broken:
-            if not all(_is_excused(source, record, gap, rejected) for gap in gaps):
+        for one in broken:
+            doc_id, source, record = one.key
+            if not all(_is_excused(source, record, gap, rejected) for gap in one.lacks):
                 self._fault(
                     f"document {doc_id} ({source}, record {record}): doc_id is not the digest of its bytes, or a piece "
                     "is missing, comes twice or out of order"

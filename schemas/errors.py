@@ -13,6 +13,6 @@ def one_line(error: BaseException) -> str:
     """The class and the text of an error, on one line; the class alone, where a foreign one cannot say its text."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - its own code
+    except (Exception, SystemExit):  # noqa: BLE001 - its own code
         return type(error).__name__
     return " ".join(f"{type(error).__name__}: {text}".split())

@@ -5,6 +5,8 @@ to a plain file here, which is read in its place. What is read is bounded by the
 one Parquet row group; what is written to `folder` by 16 times that.
 """
 
+import mmap
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -62,5 +64,17 @@ def _head(block: Block, most: int, most_of_text: int, path: Path) -> tuple[Block
             stored = copy_head(file, target, *limits)
     except InputError:
         return block, block.input_bytes  # as far as it can be read; the job says why
+    if is_lines:
+        whole = _whole_lines(path)
+        if not whole:
+            return block, block.input_bytes  # its first line is longer
+        stored = stored * whole // path.stat().st_size
+        os.truncate(path, whole)
     head = replace(file, root=str(path.parent), path=path.name, size=path.stat().st_size, compression="", version="")
     return (JsonlBlock(file=head, start=0, stop=head.size) if is_lines else TextBlock(files=(head,))), stored
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes of a file up to its last newline."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.rfind(b"\n") + 1

@@ -5,7 +5,7 @@ import re
 
 from fsspec.utils import glob_translate
 
-from pipelines.reading.corpus import Corpus
+from pipelines.reading.corpus import Corpus, is_included, is_skipped
 from pipelines.reading.inputs import local_place
 from pipelines.storage import Folder
 from schemas.errors import UserError
@@ -27,12 +27,12 @@ def refuse_inside(out: Folder, corpus: Corpus) -> None:
     there = _place(str(out.path.absolute()) if out.is_local else out.url)
     roots = {root: _place(root) for root in {file.root for file in corpus.inputs}}
     reached = ""
-    for spec, root in corpus.places:
+    for spec, root, include in corpus.places:
         name = spec if is_remote(spec) else str(local_place(spec).absolute())
         is_part = name != root and _lies_in(name, root) and "**" not in name  # one file, or a glob
         if not _lies_in(there, roots[root]):
             continue
-        if is_part and _is_reached(there, roots[root], name.removeprefix(root)):
+        if is_part and _is_reached(there, roots[root], name.removeprefix(root), include):
             reached = spec
         elif not is_part:
             raise UserError(
@@ -58,10 +58,14 @@ _OF_A_DATASET = ("part-00000-of-00001-0123abcd.parquet", MANIFEST, DATASET, ROW_
 """Names like those that a dataset gets."""
 
 
-def _is_reached(there: str, root: str, pattern: str) -> bool:
+def _is_reached(there: str, root: str, pattern: str, include: tuple[str, ...]) -> bool:
     """Whether a pattern below a root would list files of the dataset, once they are there."""
     expression = re.compile(glob_translate(pattern.lstrip("/")))
-    return any(expression.match(_below(there, made).removeprefix(root).lstrip("/")) for made in _OF_A_DATASET)
+    paths = [_below(there, made).removeprefix(root).lstrip("/") for made in _OF_A_DATASET]
+    return any(
+        expression.match(path) and is_included(path, include) and not any(map(is_skipped, path.split("/")))
+        for path in paths
+    )
 
 
 def _place(location: str) -> str:

@@ -62,11 +62,13 @@ class Corpus:
         spec: as the user gave it.
         inputs: sorted by the bytes of their paths, in a mix those of one corpus after the other; never empty.
         parts: of a mix, its corpora by name; else none.
+        include: of one corpus, what was asked for.
     """
 
     spec: str
     inputs: tuple[InputFile, ...]
     parts: tuple[mix.Part, ...] = ()
+    include: tuple[str, ...] = ()
 
     @cached_property
     def listed_bytes(self) -> int:
@@ -79,11 +81,11 @@ class Corpus:
         return sum(part.taken_bytes for part in self.parts) if self.parts else self.listed_bytes
 
     @property
-    def places(self) -> list[tuple[str, str]]:
-        """(specification, root) of each corpus."""
+    def places(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Specification, root and --include of each corpus."""
         if self.parts:
-            return [(part.spec, part.root) for part in self.parts]
-        return [(self.spec, self.inputs[0].root)]
+            return [(part.spec, part.root, part.include) for part in self.parts]
+        return [(self.spec, self.inputs[0].root, self.include)]
 
     @cached_property
     def listing_digest(self) -> str:
@@ -136,6 +138,7 @@ def list_corpus(spec: str, *, format: InputFormat = "auto", include: tuple[str, 
             spec=entry.spec,
             weight=entry.weight,
             max_bytes=entry.max_bytes,
+            include=corpus.include,
             root=corpus.inputs[0].root,
             files=len(corpus.inputs),
             listed_bytes=corpus.listed_bytes,
@@ -152,7 +155,7 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
     root, found = _find(spec)
     found = list(found)
     kept = without_strangers(
-        spec, root, {item.path: item.size for item in found}, lambda path: _included(path, include)
+        spec, root, {item.path: item.size for item in found}, lambda path: is_included(path, include)
     )
     inputs = [
         InputFile(
@@ -165,7 +168,7 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
             version=item.version,
         )
         for item in found
-        if item.path in kept and _included(item.path, include)
+        if item.path in kept and is_included(item.path, include)
     ]
     if not inputs:
         patterns = f" that match {', '.join(include)}" if include else ""
@@ -182,7 +185,7 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
                 f"({encoding}); run with PYTHONUTF8=1"
             )
     inputs.sort(key=lambda file: _path_bytes(file.path))
-    return Corpus(spec=spec, inputs=tuple(inputs))
+    return Corpus(spec=spec, inputs=tuple(inputs), include=include)
 
 
 def _shown(text: str) -> str:
@@ -200,12 +203,14 @@ def _format_of(path: str) -> FileFormat:
     return _FORMATS.get(name.suffix.lower(), "text")
 
 
-def _included(path: str, include: tuple[str, ...]) -> bool:
+def is_included(path: str, include: tuple[str, ...]) -> bool:
+    """Whether --include takes a file of this path below the root."""
     name = path.rpartition("/")[2]
     return not include or any(fnmatch.fnmatchcase(path, p) or fnmatch.fnmatchcase(name, p) for p in include)
 
 
-def _skipped(name: str) -> bool:
+def is_skipped(name: str) -> bool:
+    """Whether files and folders of this name are passed over."""
     return name.startswith(".") or name == "__pycache__"
 
 
@@ -215,7 +220,7 @@ def _find(spec: str) -> tuple[str, Iterable[_Found]]:
     if spec in _PYTHON_TREES:
         root = sysconfig.get_path(_PYTHON_TREES[spec])
         installed = _INSTALLED if spec == "stdlib" else frozenset()
-        found = _walk(root, lambda name: _skipped(name) or name in installed)
+        found = _walk(root, lambda name: is_skipped(name) or name in installed)
         return root, (item for item in found if item.path.endswith(".py"))
     refuse_nul(spec)
     return _find_remote(spec) if is_remote(spec) else _find_local(local_path(spec))
@@ -231,11 +236,11 @@ def _find_local(spec: str) -> tuple[str, Iterable[_Found]]:
         root, pattern = _split_glob(path.as_posix())
         if not Path(root).is_dir():
             raise UserError(f"{_shown(root)}: no such folder; check the corpus path") from None
-        return root, _matching(_walk(root, _skipped, _depth(pattern)), pattern, spec)
+        return root, _matching(_walk(root, is_skipped, _depth(pattern)), pattern, spec)
     except OSError as error:
         raise UserError(f"{_shown(spec)}: cannot be read ({error.strerror}); check the corpus path") from None
     if stat.S_ISDIR(status.st_mode):
-        return str(path), _walk(str(path), _skipped)
+        return str(path), _walk(str(path), is_skipped)
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{_shown(spec)}: neither a regular file nor a folder; copy it to a file first")
     return str(path.parent), [_Found(path.name, status.st_size, str(status.st_mtime_ns))]
@@ -299,7 +304,7 @@ def _find_remote(spec: str) -> tuple[str, Iterable[_Found]]:
         ) from error
     prefix = path.rstrip("/") + "/"
     found = [_remote_found(name.removeprefix(prefix), info, spec) for name, info in listing.items() if name[-1] != "/"]
-    visible = (item for item in found if not any(_skipped(part) for part in item.path.split("/")))
+    visible = (item for item in found if not any(is_skipped(part) for part in item.path.split("/")))
     return root, _matching(visible, pattern, spec) if pattern else visible
 
 

@@ -6,11 +6,41 @@ document that is not whole yet. Cost: 1 GB/s.
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 Key = tuple[str, str, int]
 """doc_id (hex), source, record: what the pieces of a document share."""
+
+
+MOST_STAGES = 64
+"""Of equal documents that are not whole yet, how many places these may have got to: a forged shard has any number."""
+
+
+class Broken(NamedTuple):
+    """A document that is not whole, or whose id is wrong.
+
+    Attributes:
+        key: of the document.
+        gaps: runs of pieces that did not come where they should have.
+        end: the piece after the last that came; with `gaps` to say so, 0 where documents of this key are not followed.
+    """
+
+    key: Key
+    gaps: list[range]
+    end: int
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether documents of this key came in more ways than are followed."""
+        return self.end == 0
+
+    @property
+    def lacks(self) -> list[range]:
+        """Pieces without which it cannot be checked; of one without a gap that at its end, or its id is wrong."""
+        return self.gaps or [range(self.end, self.end + 1)]
 
 
 @dataclass
@@ -24,30 +54,38 @@ class _Cut:
 class CutDocuments:
     """Recomputes the ids of cut documents over their pieces. One is done with when its bytes give its id."""
 
-    _open: dict[Key, list[_Cut]] = field(default_factory=dict)
+    _open: dict[Key, dict[int, deque[_Cut]]] = field(default_factory=dict)
+    """By key and next piece, the oldest first."""
+
+    _hopeless: set[Key] = field(default_factory=set)
 
     def add(self, key: Key, piece: int, raw: bytes) -> None:
         """Take the next piece, for the document that has got furthest without it: of equals for the first."""
-        cuts = self._open.setdefault(key, [])
+        if key in self._hopeless:
+            return
+        stages = self._open.setdefault(key, {})
         # One that has this piece already cannot take it; where all do, it is of a document whose start is missing.
-        cut = max((cut for cut in cuts if cut.next <= piece and cut.next), key=lambda cut: cut.next, default=None)
-        if cut is None:
-            cut = _Cut()
-            cuts.append(cut)
+        before = piece if piece in stages else max((stage for stage in stages if stage < piece), default=0)
+        cut = stages[before].popleft() if before else _Cut()
+        if before and not stages[before]:
+            del stages[before]
         if piece > cut.next:
             cut.gaps.append(range(cut.next, piece))
         cut.digest.update(raw)
         cut.next = piece + 1
-        if not cut.gaps and cut.digest.hexdigest() == key[0]:
-            cuts.remove(cut)
-            if not cuts:
-                del self._open[key]
+        if cut.gaps or cut.digest.hexdigest() != key[0]:
+            stages.setdefault(cut.next, deque()).append(cut)
+        if not stages:
+            del self._open[key]
+        elif len(stages) > MOST_STAGES:
+            del self._open[key]
+            self._hopeless.add(key)
 
-    def broken(self) -> Iterator[tuple[Key, list[range]]]:
-        """After the last piece: documents that are not whole, or whose id is wrong, with the pieces that they lack.
-
-        Of one without a gap it is the piece that would be next: if none is missing there, the id is wrong.
-        """
-        for key, cuts in self._open.items():
-            for cut in cuts:
-                yield key, cut.gaps or [range(cut.next, cut.next + 1)]
+    def broken(self) -> Iterator[Broken]:
+        """After the last piece: documents that are not whole, or whose id is wrong."""
+        for key, stages in self._open.items():
+            for cuts in stages.values():
+                for cut in cuts:
+                    yield Broken(key, cut.gaps, cut.next)
+        for key in sorted(self._hopeless):
+            yield Broken(key, [range(1)], 0)

@@ -4,7 +4,8 @@ A dataset is told by its description, or by a shard's name beside one. One manif
 """
 
 import bisect
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
+from itertools import accumulate
 
 from pipelines.reading.inputs import printable
 from pipelines.storage import Folder
@@ -34,7 +35,8 @@ def without_strangers(spec: str, root: str, sizes: Mapping[str, int], is_wanted:
         return sizes.keys()
     named: set[str] = set()
     datasets: list[str] = []
-    for place in sorted(described | with_shards):  # what lies in a dataset comes after it
+    wanted = {place for path in sizes if is_wanted(path) for place in _folders(path)}
+    for place in sorted((described | with_shards) & wanted):  # what lies in a dataset comes after it
         if _lies_in_one(place, datasets):
             continue
         folder = Folder(f"{root if root.endswith('/') else f'{root}/'}{place.rstrip('/')}" if place else root)
@@ -43,11 +45,15 @@ def without_strangers(spec: str, root: str, sizes: Mapping[str, int], is_wanted:
             continue  # shards that were copied from one
         if place not in with_shards and not _is_ours(folder):
             continue  # of this name only
-        for shard in _manifest(folder.url if place else spec, folder).shards:
+        shards = _manifest(folder.url if place else spec, folder).shards
+        there = folder.sizes() if whole and any(place + shard.name not in sizes for shard in shards) else {}
+        for shard in shards:
             path = place + shard.name
             named.add(path)
             size = sizes.get(path)
-            if size != shard.size and is_wanted(path) and (whole or size is not None):
+            if size is None and (not whole or shard.name in there):
+                continue  # passed over by a glob
+            if size != shard.size and is_wanted(path):
                 state = "missing" if size is None else f"{size:,} bytes instead of {shard.size:,}"
                 raise UserError(
                     f"{_shown(folder.locate(shard.name))}: {state}; run the command that makes this dataset again, "
@@ -55,6 +61,11 @@ def without_strangers(spec: str, root: str, sizes: Mapping[str, int], is_wanted:
                 )
         datasets.append(place)
     return {path for path in sizes if path in named or not _lies_in_one(path, datasets)}
+
+
+def _folders(path: str) -> Iterator[str]:
+    """The folders above a path, each with its slash, and the root."""
+    return accumulate((f"{name}/" for name in path.split("/")[:-1]), initial="")
 
 
 def _lies_in_one(path: str, datasets: list[str]) -> bool:

@@ -8,13 +8,14 @@ whose first piece alone is left nothing tells that there was more: it is a docum
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.reading.cut_documents import CutDocuments
+from pipelines.reading.cut_documents import Broken, CutDocuments, Key
 from pipelines.reading.documents import Document, Reject
 from pipelines.reading.inputs import InputError, InputFile, printable
 from pipelines.reading.records import RefusalError, Told, rejected, told
@@ -28,8 +29,18 @@ _DOCUMENT = ["doc_id", "source", "record"]
 MISSING_PIECES = "missing-pieces"
 """The reason of a reject for the pieces from its own up to the next that is there."""
 
-Whole = dict[tuple[str, str, int], int]
-"""(doc_id, source, record) of documents that are cut -> bytes of the whole."""
+
+@dataclass(frozen=True)
+class Whole:
+    """The cut documents of a shard.
+
+    Attributes:
+        sizes: bytes of the whole of each, as far as it is there.
+        pieces: key, piece and the number of rows that have both, of all documents.
+    """
+
+    sizes: dict[Key, int] = field(default_factory=dict)
+    pieces: Any = None
 
 
 def is_shard(schema: pa.Schema) -> bool:
@@ -40,22 +51,23 @@ def is_shard(schema: pa.Schema) -> bool:
     ]
 
 
-def whole_bytes(file: Any) -> Whole:
-    """Sizes of the documents of a shard that are cut; columns are read only where some are.
+def whole_of(file: Any) -> Whole:
+    """The cut documents of a shard; columns are read only where there are some.
 
     Args:
         file: a `pyarrow.parquet.ParquetFile`.
     """
     if not any(_is_cut(file.metadata.row_group(group)) for group in range(file.metadata.num_row_groups)):
-        return {}
+        return Whole()
     table = file.read(columns=[*_DOCUMENT, "piece", "raw_bytes"], use_threads=False)
     at = table.schema.get_field_index("source")
     table = table.set_column(at, "source", table["source"].cast(pa.string()))
-    pieces = table.group_by([*_DOCUMENT, "piece"]).aggregate([("raw_bytes", "max")])  # of equal documents one
+    # of equal documents one
+    pieces = table.group_by([*_DOCUMENT, "piece"]).aggregate([("raw_bytes", "max"), ("raw_bytes", "count")])
     sums = pieces.group_by(_DOCUMENT).aggregate([("raw_bytes_max", "sum"), ("piece", "max")])
     cut = sums.filter(pc.greater(sums["piece_max"], 0))
     keys = zip(*(cut[name].to_pylist() for name in _DOCUMENT), strict=True)
-    return dict(zip(keys, cut["raw_bytes_max_sum"].to_pylist(), strict=True))
+    return Whole(dict(zip(keys, cut["raw_bytes_max_sum"].to_pylist(), strict=True)), pieces)
 
 
 def _is_cut(row_group: Any) -> bool:
@@ -92,9 +104,9 @@ def documents(
         if any(value is None for value in (doc_id, source, record, piece, raw)):
             raise InputError("unreadable", "a shard of ours with nulls where there can be none")
         key = (doc_id, source, record)
-        if key in whole:
+        if key in whole.sizes:
             digest = _digest(doc_id)
-            cut.add((digest.hex(), source, record), piece, raw)
+            cut.add(key, piece, raw)
         else:  # It decides what is a duplicate and what is held out, and the file may be a stranger's.
             digest = document_id(raw)
         try:
@@ -111,23 +123,45 @@ def documents(
             group=group,
             raw=raw,
             kept=values,
-            whole_bytes=whole.get(key, len(raw)),
+            whole_bytes=whole.sizes.get(key, len(raw)),
         )
 
 
-def missing_pieces(cut: CutDocuments, file: InputFile) -> Iterator[Reject]:
-    """A reject for each run of pieces that a document lacks, by its doc_id."""
-    for (doc_id, source, record), gaps in cut.broken():
-        for gap in gaps:
+def missing_pieces(cut: CutDocuments, whole: Whole, file: InputFile) -> Iterator[Reject]:
+    """After the rows of a shard: a reject for each run of pieces that a document lacks, or for the end of a wrong one.
+
+    A stranger may have put the rows in another order, in which a document cannot be checked but by its pieces' numbers.
+    """
+    broken: dict[Key, list[Broken]] = {}
+    for one in cut.broken():
+        broken.setdefault(one.key, []).append(one)
+    rows: dict[Key, dict[int, int]] = {key: {} for key in broken}
+    for batch in whole.pieces.to_batches() if broken else ():
+        columns = (batch.column(name).to_pylist() for name in (*_DOCUMENT, "piece", "raw_bytes_count"))
+        for doc_id, source, record, piece, count in zip(*columns, strict=True):
+            if (doc_id, source, record) in rows:
+                rows[doc_id, source, record][piece] = count
+    for (doc_id, source, record), ones in broken.items():
+        in_order = all(not one.gaps or one.is_hopeless for one in ones)
+        ends = {one.end for one in ones} if in_order else set()
+        for piece in sorted(_lacking(rows[doc_id, source, record]) | ends):
             yield Reject(
                 source=_prefix(file) + source,
                 record=record,
-                piece=gap.start,
+                piece=piece,
                 stage="read",
                 reason=MISSING_PIECES,
-                detail=f"document {doc_id} in {printable(file.path)} has other bytes than its doc_id says, or "
-                f"{'pieces are' if len(gap) > 1 else 'a piece is'} missing from here",
+                detail=f"document {doc_id} in {printable(file.path)}: from here on pieces are missing, or they are not "
+                "those of its doc_id",
             )
+
+
+def _lacking(rows: dict[int, int]) -> set[int]:
+    """Of the numbers of pieces, with their rows, the first of each gap, and those that not all equal documents have."""
+    numbers = sorted(rows)
+    most = max(rows.values(), default=0)
+    gaps = {before + 1 for before, after in pairwise([-1, *numbers]) if after > before + 1}
+    return gaps | {piece for piece, count in rows.items() if count < most}
 
 
 def _prefix(file: InputFile) -> str:

@@ -123,9 +123,9 @@ class Filters:
                 answer = keeps(document)
                 if not isinstance(answer, bool | np.bool_):
                     raise TypeError(f"answered {type(answer).__name__}, not True or False")
-            except (MemoryError, OSError):
+            except (MemoryError, OSError, KeyboardInterrupt):
                 raise  # the machine's fault, not the document's: a retry gives it
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a filter raises is about this document
+            except BaseException as error:  # noqa: BLE001 - whatever it raises, a panic of Rust too, is about this document
                 return Reject(
                     source=document.source,
                     record=document.record,
@@ -186,7 +186,9 @@ def _load(named: Named) -> Filter:
         )
     try:
         found: Any = entry.load()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a user's module
         raise _not_importable(entry, error) from None
     if not callable(found):
         raise UserError(f"--filter {named.name}: {entry.value} is no function")

@@ -64,6 +64,7 @@ class Part:
 
     Attributes:
         name, spec, weight, max_bytes: as in `Entry`.
+        include: as in `Entry`, or the option's.
         root: of its files.
         files: their number.
         listed_bytes: their stored bytes.
@@ -74,6 +75,7 @@ class Part:
     spec: str
     weight: float | None
     max_bytes: int | None
+    include: tuple[str, ...]
     root: str
     files: int
     listed_bytes: int
@@ -82,7 +84,7 @@ class Part:
     def description(self) -> dict[str, Any]:
         """For the dataset's description: no credentials, no place of this machine but what the user named."""
         fields = asdict(self)
-        del fields["root"]
+        del fields["root"], fields["include"]
         return {**fields, "spec": redacted(self.spec)}
 
 

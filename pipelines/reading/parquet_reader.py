@@ -53,6 +53,9 @@ _LEAST_AHEAD = 1 << 16
 _BUFFER_BYTES = 1 << 18
 """Of each column's buffered reads of a local file."""
 
+_OUT_OF_RANGE = "<value out of range"
+"""How Arrow writes a time that no calendar of its has."""
+
 _EPOCH = datetime(1970, 1, 1)
 _UNIT_NANOS = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
 
@@ -66,7 +69,7 @@ def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document
     source = block.file.source
     row = block.first_row
     decoded = 0
-    cut = CutDocuments()
+    cut, whole = CutDocuments(), dataset_reader.Whole()
     try:
         if block.file.compression:
             raise InputError("unreadable", "a Parquet file that is compressed as a whole; decompress it first")
@@ -81,7 +84,8 @@ def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document
             name = _text_column(file.schema_arrow, options)
             is_dataset = block.is_dataset and name == dataset_reader.TEXT and dataset_reader.is_shard(file.schema_arrow)
             columns = [*dataset_reader.COLUMNS, name] if is_dataset else [name]
-            whole = dataset_reader.whole_bytes(file) if is_dataset else {}
+            if is_dataset:
+                whole = dataset_reader.whole_of(file)
             for batch in _batches(file, block, columns, options):
                 first = row
                 for item in (
@@ -102,7 +106,7 @@ def read_parquet(block: ParquetBlock, options: ReadOptions) -> Iterator[Document
         left = block.rows - (row - block.first_row)
         lost = block.input_bytes * left // block.rows if block.rows else block.input_bytes
         yield rejected(source, row, error, lost_bytes=lost)
-    yield from dataset_reader.missing_pieces(cut, block.file)
+    yield from dataset_reader.missing_pieces(cut, whole, block.file)
 
 
 def _check_groups(metadata: Any, block: ParquetBlock) -> None:
@@ -221,10 +225,14 @@ def _text_values(batch: Any, name: str) -> list[Told]:
     if pa.types.is_timestamp(kind):
         # without its zone, the values are UTC; with it, Arrow would need a zone database on every worker
         column = column.cast(pa.timestamp(kind.unit))
+    is_time = False
     if pa.types.is_duration(kind):
         column = column.cast(pa.int64())
-    elif pa.types.is_temporal(kind):
+    elif is_time := pa.types.is_temporal(kind):
         column = column.cast(pa.string())
+    refused = RefusalError("wrong-type", f"column {name!r} has a time out of range; leave it out")
+    if is_time:
+        return [refused if text is not None and text.startswith(_OUT_OF_RANGE) else text for text in column.to_pylist()]
     plain = _plain if _holds_times(column.type) else _as_python
     return [_text_value(scalar, name, plain) for scalar in column]
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -22,13 +23,14 @@ from pipelines.reading.parquet_reader import read_parquet
 from pipelines.reading.pieces import stream_pieces
 from pipelines.reading.plan import Block, JsonlBlock, TextBlock
 from pipelines.reading.records import (
+    Number,
     ReadOptions,
     RefusalError,
     as_text,
     default_group,
     documents_of,
-    exact_float,
     exact_int,
+    is_rounded,
     may_be_rounded,
     missing_field,
     rejected,
@@ -136,30 +138,30 @@ def _read_jsonl(block: JsonlBlock, options: ReadOptions) -> Iterator[Document | 
 
 
 def first_objects(file: InputFile, options: ReadOptions) -> Iterator[dict[str, Any]]:
-    """The objects that end in the first chunk of a JSONL file; where none does, in the next chunk in which one ends.
+    """The objects that end in the first chunk of a JSONL file; where no line does, in the next chunk in which one ends.
 
-    Of a file that begins with something else no more is read than the longest record takes.
+    No more is read than the longest record takes.
 
     Raises:
         InputError: the file cannot be read so far.
     """
-    found = False
+    ended = False
 
     def chunks() -> Iterator[bytes]:
         size = 0
         for chunk in read_chunks(file):
             yield chunk
             size += len(chunk)
-            if found or size > options.max_record_bytes:
+            if ended or size > options.max_record_bytes:
                 return
 
     for record, line, length in _lines(chunks(), 0, None, options.max_record_bytes, skip=False):
+        ended = True
         try:
             value = None if length > options.max_record_bytes else _object(line, record, options)
         except RefusalError:
             continue  # cut, or a reject, later
         if value is not None:
-            found = True
             yield value
 
 
@@ -260,7 +262,7 @@ def _has_more_values(line: bytes, most: int) -> bool:
 def _parse_exactly(line: bytes) -> Any:
     """By the standard library: 700 MB/s, takes NaN and infinities, and numbers keep their digits."""
     try:
-        return json.loads(line.decode(), parse_int=exact_int, parse_float=exact_float)
+        return json.loads(line.decode(), parse_int=exact_int, parse_float=Number)
     except UnicodeDecodeError as error:
         raise RefusalError("invalid-utf8", f"byte {error.start:,} of the line: {error.reason}") from None
     except (ValueError, RecursionError) as error:
@@ -278,10 +280,12 @@ def _json_text(
     value = _object(line, record, options)
     if value is None:
         return None
-    names_kept = (*options.keep_columns, options.group_field)
+    wanted = (*options.keep_columns, options.group_field)
     # The standard library takes eight bytes a character, so not for lines of any length.
-    if len(line) <= _LONG_LINE and any(may_be_rounded(value.get(name)) for name in names_kept):
-        value = _parse_exactly(_without_mark(line, record))
+    if len(line) <= _LONG_LINE and any(may_be_rounded(value.get(name)) for name in wanted):
+        with suppress(RefusalError):  # nested more deeply than it can read
+            exact = _parse_exactly(_without_mark(line, record))
+            value |= {name: exact[name] for name in wanted if name in exact and is_rounded(exact[name])}
     names = _JSON_FIELDS if options.field is None else (options.field,)
     for name in names:
         text = value.get(name)
@@ -290,7 +294,7 @@ def _json_text(
     else:
         raise missing_field(names, list(value), "keys")
     if type(text) is not str:
-        raise RefusalError("wrong-type", f"{name!r} is a JSON {type(text).__name__}, not a string")
+        raise RefusalError("wrong-type", f"{name!r} is a JSON {type(text).__name__.lower()}, not a string")
     try:
         raw = text.encode()
     except UnicodeEncodeError as error:

@@ -132,40 +132,48 @@ def missing_field(wanted: tuple[str, ...], present: list[str], kind: str) -> Ref
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A JSON number that Python would round, refuse or take long over: its digits."""
+    """A JSON number that may not be what Python makes of it: its digits."""
 
     text: str
 
+    @property
+    def is_rounded(self) -> bool:
+        """Whether the float of these digits is written as another number."""
+        value = float(self.text)
+        if len(self.text) <= _SHORT_NUMBER and "e" not in self.text.lower():
+            return False
+        try:
+            return not math.isfinite(value) or Decimal(self.text) != Decimal(repr(value))
+        except InvalidOperation:  # an exponent that is too long
+            return True
+
 
 def exact_int(text: str) -> int | Number:
-    """An integer of JSON."""
+    """An integer of JSON, which Python refuses beyond 4,300 digits and takes long over before."""
     return int(text) if len(text) <= _SHORT_NUMBER else Number(text)
-
-
-def exact_float(text: str) -> float | Number:
-    """A number of JSON with a fraction or exponent: a float where that is written as the same number."""
-    value = float(text)
-    if len(text) <= _SHORT_NUMBER and "e" not in text.lower():
-        return value
-    try:
-        same = math.isfinite(value) and Decimal(text) == Decimal(repr(value))
-    except InvalidOperation:  # an exponent that is too long
-        same = False
-    return value if same else Number(text)
 
 
 def may_be_rounded(value: object) -> bool:
     """Whether a value holds a float: orjson makes one of each number that is no 64-bit integer."""
+    return any(isinstance(one, float) for one in _scalars(value))
+
+
+def is_rounded(value: object) -> bool:
+    """Whether a value holds a number that Python would write as another."""
+    return any(isinstance(one, Number) and one.is_rounded for one in _scalars(value))
+
+
+def _scalars(value: object) -> Iterator[object]:
+    """What is in a JSON value but for keys; without recursion, which ends at a thousand levels."""
     pending = [value]
     while pending:
         one = pending.pop()
-        if isinstance(one, float):
-            return True
         if isinstance(one, dict):
             pending += one.values()
         elif isinstance(one, list):
             pending += one
-    return False
+        else:
+            yield one
 
 
 def as_text(value: object, name: str) -> str | None:
@@ -199,16 +207,40 @@ def _json(value: object) -> str:
         return _by_hand(value)
 
 
+class _Written(str):
+    """A piece of JSON, not a string of a value."""
+
+    __slots__ = ()
+
+
+def _laid_out(start: str, items: list[tuple[str, object]], end: str) -> Iterator[object]:
+    """What a list or object is written as, the last first."""
+    yield _Written(end)
+    for index, (before, inner) in reversed(list(enumerate(items))):
+        yield inner
+        yield _Written(("," if index else "") + before)
+    yield _Written(start)
+
+
 def _by_hand(value: object) -> str:
-    if isinstance(value, Number):
-        return value.text
-    if isinstance(value, dict):
-        return "{" + ",".join([f"{_dumps(key)}:{_by_hand(one)}" for key, one in value.items()]) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join([_by_hand(one) for one in value]) + "]"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f'"{json.dumps(value)}"'
-    return _dumps(value)
+    """Without recursion, and with numbers as they are."""
+    parts: list[str] = []
+    pending: list[object] = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, _Written):
+            parts.append(one)
+        elif isinstance(one, dict):
+            pending += _laid_out("{", [(f"{_dumps(key)}:", inner) for key, inner in one.items()], "}")
+        elif isinstance(one, list | tuple):
+            pending += _laid_out("[", [("", inner) for inner in one], "]")
+        elif isinstance(one, Number):
+            parts.append(one.text if one.is_rounded else json.dumps(float(one.text)))
+        elif isinstance(one, float) and not math.isfinite(one):
+            parts.append(f'"{json.dumps(one)}"')
+        else:
+            parts.append(_dumps(one))
+    return "".join(parts)
 
 
 def _dumps(value: object) -> str:

@@ -62,6 +62,29 @@ def test_local_places_apart_are_taken(place: Path, corpus: str, out: str) -> Non
     check(corpus, out)
 
 
+@pytest.mark.parametrize(
+    ("include", "out", "reached"),
+    [
+        (("*.md",), "new", False),
+        (("*.txt", "part-*"), "new", True),
+        (("*.json",), "new", True),
+        ((), "new", True),
+        ((), ".new", False),
+    ],
+)
+def test_a_glob_reaches_what_it_would_list(place: Path, include: tuple[str, ...], out: str, reached: bool) -> None:
+    for name in ("a.md", "a.json"):
+        (place / "in" / name).write_text("text")
+    corpus = list_corpus("*/*", include=include)
+    (place / "mix.toml").write_text(f'[corpora.a]\ncorpus = "*/*"\ninclude = {list(include)}\n')
+    for listed in (corpus, list_corpus("mix.toml")):
+        if reached:
+            with pytest.raises(UserError, match="is in reach of"):
+                refuse_inside(Folder(out), listed)
+        else:
+            refuse_inside(Folder(out), listed)
+
+
 def test_an_input_that_is_a_link_into_the_dataset_is_refused(place: Path) -> None:
     (place / "index/linked.txt").symlink_to(place / "data/part.parquet")
     with pytest.raises(UserError, match=r"holds linked\.txt, which is an input"):

@@ -15,7 +15,7 @@ from pipelines.preprocess import PreprocessOptions, preprocess
 from pipelines.proxies.gzip import GzipProxy
 from pipelines.proxies.options import ProxyOptions
 from pipelines.reading.corpus import list_corpus
-from pipelines.reading.cut_documents import CutDocuments
+from pipelines.reading.cut_documents import MOST_STAGES, CutDocuments
 from pipelines.reading.documents import Document, Reject
 from pipelines.reading.pieces import pieces
 from pipelines.reading.plan import PlanOptions, plan_units
@@ -39,7 +39,7 @@ def broken_of(rows: list[Row]) -> list[tuple[str, list[range]]]:
     cut = CutDocuments()
     for row in rows:
         cut.add(*row)
-    return [(key[1], gaps) for key, gaps in cut.broken()]
+    return [(one.key[1], one.lacks) for one in cut.broken()]
 
 
 def in_runs(documents: list[list[Row]], sizes: list[int]) -> list[Row]:
@@ -168,3 +168,54 @@ def test_forged_ids_of_cut_documents_are_told(tmp_path: Path) -> None:
     assert isinstance(reject, Reject)
     assert (reject.reason, reject.source, reject.piece) == ("missing-pieces", "long.txt", 4)
     assert other in reject.detail
+    documents = [document for document in documents if isinstance(document, Document)]
+    assert {document.doc_id.hex() for document in documents} == {other}
+
+
+def test_a_forged_number_of_starts_takes_no_time_and_is_told(tmp_path: Path) -> None:
+    """Work is counted, not timed: what is looked at for a row does not grow with the rows."""
+    cut = CutDocuments()
+    key = ("0" * 32, "a", 0)
+    for _ in range(1000):
+        cut.add(key, 0, b"x")
+    assert len(cut._open[key]) == 1
+    for piece in range(1000, 1, -1):
+        cut.add(key, piece, b"x")
+        assert len(cut._open.get(key, ())) <= MOST_STAGES
+    (one,) = cut.broken()
+    assert one.is_hopeless
+    assert one.lacks == [range(1)]
+
+
+def shard_of(tmp_path: Path) -> pa.Table:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/long.txt").write_bytes(TEXT)
+    (tmp_path / "corpus/other.txt").write_bytes(TEXT[::-1])
+    (receipt,) = make(tmp_path / "corpus", tmp_path / "data", read=ReadOptions(max_document_bytes=1000))
+    return pq.read_table(tmp_path / "data" / receipt.shard.name)
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(
+    ("order", "renumbered", "expected"),
+    [
+        ([7, 6, 5, 4, 3, 2, 1, 0], {}, []),  # all there, whatever the order
+        ([0, 4, 1, 5, 2, 6, 3, 7], {}, []),
+        ([0, 1, 2, 3, 4, 6, 7], {}, [1]),
+        ([0, 1, 2, 4, 5, 6, 7], {}, [3]),
+        ([0, 1, 2, 3, 4, 5, 6, 7], {1: 2_000_000_000}, [1, 4]),
+    ],
+)
+def test_rows_of_a_stranger_in_another_order_or_under_other_numbers(
+    tmp_path: Path, order: list[int], renumbered: dict[int, int], expected: list[int]
+) -> None:
+    table = shard_of(tmp_path)
+    assert table["piece"].to_pylist() == [0, 1, 2, 3] * 2
+    pieces = [renumbered.get(row, piece) for row, piece in enumerate(table["piece"].to_pylist())]
+    table = table.set_column(3, table.schema.field("piece"), pa.array(pieces, table.schema.field("piece").type))
+    pq.write_table(table.take(order), tmp_path / "a.parquet")
+    manifest = reencode(str(tmp_path / "a.parquet"), tmp_path / "out")
+    (rejects,) = (tmp_path / "out/rejects").iterdir()
+    assert pq.read_table(rejects)["piece"].to_pylist() == expected
+    assert manifest.totals.rows == len(order)
+    assert verify(VerifyOptions(data=str(tmp_path / "out"), workers=1)) == []

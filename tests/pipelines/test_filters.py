@@ -48,6 +48,12 @@ class Mute(Exception):
 def mute(document):
     raise Mute
 
+class Panic(BaseException):  # as a panic of Rust comes
+    pass
+
+def panic(document):
+    raise Panic("at the disco")
+
 def lingering(document):
     import threading
     threading.Thread(target=threading.Event().wait).start()
@@ -65,7 +71,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
     def put(module: str = MODULE, version: str = "1.0", extra: str = "") -> None:
         package = tmp_path / "package"
-        names = ("no_tabs", "strict", "forgetful", "disk", "leaving", "mute", "lingering", "nothing")
+        names = ("no_tabs", "strict", "forgetful", "disk", "leaving", "mute", "panic", "lingering", "nothing")
         lines = "".join(f"{name.replace('_', '-')} = some_filters:{name}\n" for name in names)
         leave_package(package, "some-filters", f"[proxy_compression.filters]\n{lines}{extra}", version=version)
         (package / "some_filters.py").write_text(module)
@@ -154,7 +160,10 @@ def test_no_answer_is_no_yes_and_a_disk_that_fails_is_no_reject(tmp_path: Path, 
         make(corpus, tmp_path / "other", filters=FilterOptions(filter=("disk",)).resolve())
 
 
-@pytest.mark.parametrize(("name", "detail"), [("leaving", "leaving: SystemExit: 3"), ("mute", "mute: Mute")])
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [("leaving", "leaving: SystemExit: 3"), ("mute", "mute: Mute"), ("panic", "panic: Panic: at the disco")],
+)
 def test_a_filter_that_leaves_or_cannot_say_why_rejects_its_document(
     tmp_path: Path, install: Install, name: str, detail: str
 ) -> None:

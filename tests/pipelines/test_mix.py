@@ -53,7 +53,10 @@ def test_corpora_are_listed_under_their_names_relative_to_the_file(tmp_path: Pat
     assert Counter(file.corpus for file in corpus.inputs) == {"code": 10, "prose": 20}
     assert corpus.inputs[0].source == "code/00.txt"
     assert corpus.taken_bytes == corpus.listed_bytes
-    assert corpus.places == [(f"{tmp_path}/./code/0*.txt", f"{tmp_path}/code"), (f"{tmp_path}/prose",) * 2]
+    assert corpus.places == [
+        (f"{tmp_path}/./code/0*.txt", f"{tmp_path}/code", ()),
+        (*(f"{tmp_path}/prose",) * 2, ("*.txt",)),
+    ]
 
 
 def test_rows_have_the_name_in_source_and_group(tmp_path: Path) -> None:
@@ -114,6 +117,7 @@ def mixed(listed: dict[str, list[int]], takes: dict[str, int]) -> Corpus:
             spec=name,
             weight=None,
             max_bytes=None,
+            include=(),
             root="/x",
             files=len(files),
             listed_bytes=sum(files),

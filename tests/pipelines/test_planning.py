@@ -434,6 +434,19 @@ def test_of_a_long_file_that_cannot_be_cut_a_sample_is_measured(
         assert getattr(rates, name) == pytest.approx(getattr(whole, name), rel=0.1), name
 
 
+@pytest.mark.parametrize("record_bytes", [400_000, 1_500_000])
+def test_of_many_long_files_of_long_records_whole_records_are_measured(tmp_path: Path, record_bytes: int) -> None:
+    rng = random.Random(0)
+    for n in range(10):
+        lines = [json.dumps({"text": rng.randbytes(record_bytes // 2).hex()}) for _ in range(5_000_000 // record_bytes)]
+        _compressed(tmp_path / f"{n}.jsonl.gz", "".join(f"{line}\n" for line in lines).encode())
+    corpus, read = list_corpus(str(tmp_path)), ReadOptions(max_document_bytes=2 * MIB)
+    whole = measure(corpus, ProxyOptions(proxy="identity"), read, 1 << 40)
+    rates = measure(corpus, ProxyOptions(proxy="identity"), read, 4 * MIB)
+    for name in ("stored_per_raw", "raw_per_input", "document_bytes"):
+        assert getattr(rates, name) == pytest.approx(getattr(whole, name), rel=0.02), name
+
+
 def test_of_a_bomb_little_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "BLOCK_BYTES", 64 << 10)  # else it would take a gigabyte to be longer
     line = json.dumps({"text": "x" * 1000}).encode() + b"\n"

@@ -295,6 +295,24 @@ def test_numbers_that_are_not_kept_cost_nothing_and_refuse_nothing(tmp_path: Pat
     assert (item.raw, item.kept) == (b"a", {"lang": "en"})
 
 
+def test_what_is_not_kept_may_be_nested_as_deeply_as_beside_other_values(tmp_path: Path) -> None:
+    line = b'{"text": "a", "n": 0.5, "z": ' + b"[" * 1000 + b"]" * 1000 + b"}"
+    (item,) = documents(read_data(tmp_path, "a.jsonl", line, keep_columns=("n",)))
+    assert item.kept == {"n": "0.5"}
+
+
+@pytest.mark.parametrize("inner", ["0.5", "123456789012345678901234", "0.30000000000000001"])
+def test_numbers_may_stand_as_deep_as_other_values(tmp_path: Path, inner: str) -> None:
+    deep = "[" * 600 + inner + "]" * 600
+    (item,) = documents(read_data(tmp_path, "a.jsonl", f'{{"text": "a", "n": {deep}}}'.encode(), keep_columns=("n",)))
+    assert item.kept == {"n": deep}
+
+
+def test_a_text_that_is_a_number_is_told_as_one(tmp_path: Path) -> None:
+    line = f'{{"text": {LONG}, "n": NaN}}'.encode()
+    assert only_reject(read_data(tmp_path, "a.jsonl", line)).detail == "'text' is a JSON number, not a string"
+
+
 def test_a_byte_order_mark_before_a_kept_number(tmp_path: Path) -> None:
     (item,) = documents(read_data(tmp_path, "a.jsonl", b'\xef\xbb\xbf{"text": "a", "n": 1.5}', keep_columns=("n",)))
     assert item.kept == {"n": "1.5"}
@@ -687,6 +705,16 @@ def test_a_value_that_cannot_be_told_rejects_its_row_alone(
     assert (reject.record, reject.stage, reject.reason, reject.lost_bytes) == (1, "parse", "wrong-type", 0)
     assert reject.detail.startswith("column 'meta' cannot be kept as text (")
     assert reject.excerpt == b"b"
+
+
+@pytest.mark.parametrize("options", [{"keep_columns": ("at",)}, {"group_field": "at"}])
+def test_a_time_out_of_range_rejects_its_row_alone(tmp_path: Path, options: dict[str, Any]) -> None:
+    table = pa.table({"text": list("abc"), "at": times("us", 0, 10**18, None)})
+    items = read_data(tmp_path, "a.parquet", parquet_bytes(table), **options)
+    assert [item.raw for item in items if isinstance(item, Document)] == [b"a", b"c"]
+    reject = only_reject(items)
+    assert (reject.record, reject.reason) == (1, "wrong-type")
+    assert reject.detail == "column 'at' has a time out of range; leave it out"
 
 
 def test_nested_text_that_is_not_utf8_rejects_its_row_alone(tmp_path: Path) -> None:

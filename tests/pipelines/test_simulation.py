@@ -113,7 +113,15 @@ def test_copies_shorten_the_tail_of_stragglers() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"spread": -1}, {"slow_share": 2}, {"slow_factor": 0.5}, {"failures_per_hour": -1}, {"restart_seconds": -1}],
+    [
+        {"spread": -1},
+        {"slow_share": 2},
+        {"slow_factor": 0.5},
+        {"failures_per_hour": -1},
+        {"restart_seconds": -1},
+        *[{"spread": 4}, {"spread": math.nan}],
+        *[{name: math.inf} for name in ("spread", "slow_factor", "failures_per_hour", "restart_seconds")],
+    ],
 )
 def test_impossible_troubles_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match="--" + next(iter(wrong)).replace("_", "-")):

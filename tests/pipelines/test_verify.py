@@ -220,6 +220,15 @@ def test_without_a_manifest_each_file_is_of_the_unit_that_its_name_says(
     assert faults_of(data) == [damaged, f"unit 1 of {units}: shard, rejects and receipt are missing"]
 
 
+def test_without_a_manifest_a_stray_receipt_is_the_stray_one(make_dataset: MakeDataset, copy_of: CopyOf) -> None:
+    data = copy_of(make_dataset("bpe"))
+    (data / "manifest.json").write_text("damaged")
+    stem = shards_of(data)[0].stem
+    stray = data / f"receipts/{stem[:-8]}00000000.json"
+    shutil.copy(data / f"receipts/{stem}.json", stray)
+    assert faults_of(data)[1:] == [f"receipts/{stray.name}: not of this dataset; delete it"]
+
+
 def test_swapped_files_are_found(make_dataset: MakeDataset, copy_of: CopyOf) -> None:
     data = copy_of(make_dataset("bpe"))
     for pattern in ("*.parquet", "receipts/*"):
