@@ -14,7 +14,6 @@ from typing import NamedTuple
 Key = tuple[str, str, int]
 """doc_id (hex), source, record: what the pieces of a document share."""
 
-
 MOST_STAGES = 64
 """Of equal documents that are not whole yet, how many places these may have got to: a forged shard has any number."""
 
@@ -24,18 +23,14 @@ class Broken(NamedTuple):
 
     Attributes:
         key: of the document.
-        gaps: runs of pieces that did not come where they should have.
-        end: the piece after the last that came; with `gaps` to say so, 0 where documents of this key are not followed.
+        gaps: runs of pieces that did not come where they should have; the first piece, where documents of this key
+            came in more ways than are followed.
+        end: the piece after the last that came.
     """
 
     key: Key
     gaps: list[range]
     end: int
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether documents of this key came in more ways than are followed."""
-        return self.end == 0
 
     @property
     def lacks(self) -> list[range]:

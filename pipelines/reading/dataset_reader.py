@@ -142,8 +142,7 @@ def missing_pieces(cut: CutDocuments, whole: Whole, file: InputFile) -> Iterator
             if (doc_id, source, record) in rows:
                 rows[doc_id, source, record][piece] = count
     for (doc_id, source, record), ones in broken.items():
-        in_order = all(not one.gaps or one.is_hopeless for one in ones)
-        ends = {one.end for one in ones} if in_order else set()
+        ends = set[int]() if any(one.gaps for one in ones) else {one.end for one in ones}
         for piece in sorted(_lacking(rows[doc_id, source, record]) | ends):
             yield Reject(
                 source=_prefix(file) + source,
