@@ -24,7 +24,7 @@ TOKENIZER = Path(__file__).parent.parent / "data" / "tokenizer.json"
 URIS = {**PROXIES, "bpe": f"bpe:{TOKENIZER}"}
 
 UNIT, DOCUMENT, RECORD = 2 * MIB, 2 * MIB, 8 * MIB
-BOUND_MB = (32 * MIB + UNIT + max(8 * RECORD, 32 * DOCUMENT)) / 1e6
+BOUND_MB = (36 * MIB + UNIT + max(8 * RECORD, 32 * DOCUMENT)) / 1e6
 """Above an idle worker, see docs/memory.md."""
 
 
