@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from pipelines.planning.rates import Rates
-from pipelines.planning.simulate import Troubles, simulate_expected
+from pipelines.planning.simulate import Troubles, simulate
 from pipelines.reading.plan import BLOCK_BYTES, MAX_UNIT_BYTES, MIB, Block, Unit, units_of
 from schemas.errors import UserError
 
@@ -49,7 +49,7 @@ def advise(
         seconds = unit_times(raw_bytes, shares, units, rates)
         if seconds != before:
             with suppress(UserError):  # failures that units of this size hardly ever outlive
-                if simulate_expected(seconds, workers, troubles).tail < TAIL:
+                if simulate(seconds, workers, troubles).tail < TAIL:
                     return size
         before = seconds
         size //= 2

@@ -17,7 +17,7 @@ import tyro
 from pipelines.planning.advice import MOST_SIMULATED, TAIL, UNIT_SECONDS, advise, shares_of, uncut_of, unit_times
 from pipelines.planning.groups import groups_of_unit
 from pipelines.planning.rates import RATES, Rates, measure, rates_of
-from pipelines.planning.simulate import HOUR, Simulated, Troubles, simulate_each, simulate_expected
+from pipelines.planning.simulate import HOUR, Simulated, Troubles, simulate, simulate_each
 from pipelines.planning.sizes import parse_size, show_size
 from pipelines.proxies.options import ProxyOptions
 from pipelines.reading.columns import settled
@@ -205,9 +205,10 @@ def plan_job(options: PlanJobOptions) -> JobPlan:
         if uncut is not None and uncut[1] > unit_bytes:
             remedy = f"cut {_shown(uncut)} into smaller files"
         seconds = unit_times(raw_bytes, shares, units, rates)
-        simulated = simulate_expected(seconds, workers, options.troubles, remedy)
-        wall = math.ceil(units / workers) * seconds[0]
-        if blocks is not None:
+        simulated = simulate(seconds, workers, options.troubles, remedy)
+        if blocks is None:
+            wall = math.ceil(units / workers) * seconds[0]
+        else:
             wall = simulate_each(seconds, workers, _CALM).makespan
         advised = advise(raw_bytes, rates, workers, options.troubles, blocks)
         if advised is None and uncut is not None:

@@ -86,28 +86,13 @@ class Simulated:
     copy_seconds: float
 
 
-def simulate(units: int, unit_seconds: float, workers: int, troubles: Troubles) -> Simulated:
-    """Units of the same expected time.
-
-    Args:
-        units: number, 1 or more.
-        unit_seconds: mean time of a unit on a worker that is not slow.
-        workers: number, 1 or more.
-        troubles: what goes wrong.
-
-    Raises:
-        UserError: see `simulate_each`.
-    """
-    return simulate_expected([unit_seconds] * units, workers, troubles)
-
-
-def simulate_expected(
+def simulate(
     seconds: Sequence[float], workers: int, troubles: Troubles, remedy: str = "smaller --unit-bytes"
 ) -> Simulated:
-    """Units of these mean times, in the order in which they are taken; else as `simulate`.
+    """Units of these mean times, in the order in which they are taken.
 
     Args:
-        seconds: of each unit on a worker that is not slow.
+        seconds: mean time of each unit, of which there is one at least, on a worker that is not slow.
         workers: number, 1 or more.
         troubles: what goes wrong.
         remedy: what makes the longest unit shorter, for a message.

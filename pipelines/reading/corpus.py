@@ -33,12 +33,12 @@ from pipelines.reading.inputs import (
     object_version,
     printable,
     refuse_nul,
+    shown,
     without_query,
 )
 from pipelines.remote_file import DEADLINE_SECONDS, REQUEST_SECONDS, find
 from schemas.errors import UserError
 from schemas.remote import filesystem, is_remote, local_path, repeated
-from schemas.secrets import redacted
 
 InputFormat = Literal["auto", "text", "jsonl", "parquet"]
 
@@ -173,7 +173,7 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
     if not inputs:
         patterns = f" that match {', '.join(include)}" if include else ""
         raise UserError(
-            f"{_shown(spec)}: no files{patterns} in this corpus (hidden ones and __pycache__ are skipped); "
+            f"{shown(spec)}: no files{patterns} in this corpus (hidden ones and __pycache__ are skipped); "
             "check the path and --include"
         )
     encoding = sys.getfilesystemencoding()
@@ -181,15 +181,11 @@ def _list_one(spec: str, format: InputFormat, include: tuple[str, ...], name: st
         odd = next((file for file in inputs if not file.path.isascii()), None)
         if odd is not None:  # shards would be named after it
             raise UserError(
-                f"{_shown(spec)}: {odd.source!r} would have another name under another locale than this one "
+                f"{shown(spec)}: {odd.source!r} would have another name under another locale than this one "
                 f"({encoding}); run with PYTHONUTF8=1"
             )
     inputs.sort(key=lambda file: _path_bytes(file.path))
     return Corpus(spec=spec, inputs=tuple(inputs), include=include)
-
-
-def _shown(text: str) -> str:
-    return printable(redacted(text))
 
 
 def _path_bytes(path: str) -> bytes:
@@ -232,17 +228,17 @@ def _find_local(spec: str) -> tuple[str, Iterable[_Found]]:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         if not _MAGIC.search(spec):
-            raise UserError(f"{_shown(spec)}: no such file or folder; check the corpus path") from None
+            raise UserError(f"{shown(spec)}: no such file or folder; check the corpus path") from None
         root, pattern = _split_glob(path.as_posix())
         if not Path(root).is_dir():
-            raise UserError(f"{_shown(root)}: no such folder; check the corpus path") from None
+            raise UserError(f"{shown(root)}: no such folder; check the corpus path") from None
         return root, _matching(_walk(root, is_skipped, _depth(pattern)), pattern, spec)
     except OSError as error:
-        raise UserError(f"{_shown(spec)}: cannot be read ({error.strerror}); check the corpus path") from None
+        raise UserError(f"{shown(spec)}: cannot be read ({error.strerror}); check the corpus path") from None
     if stat.S_ISDIR(status.st_mode):
         return str(path), _walk(str(path), is_skipped)
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{_shown(spec)}: neither a regular file nor a folder; copy it to a file first")
+        raise UserError(f"{shown(spec)}: neither a regular file nor a folder; copy it to a file first")
     return str(path.parent), [_Found(path.name, status.st_size, str(status.st_mtime_ns))]
 
 
@@ -275,7 +271,7 @@ def _walk(root: str, skip: Callable[[str], bool], depth: int | None = None) -> I
 def _find_remote(spec: str) -> tuple[str, Iterable[_Found]]:
     if "::" in spec:
         raise UserError(
-            f"{_shown(spec)}: chained URLs are not supported; unpack the archive, or name its files' own URL"
+            f"{shown(spec)}: chained URLs are not supported; unpack the archive, or name its files' own URL"
         )
     fs, path = filesystem(spec)
     pattern = ""
@@ -291,7 +287,7 @@ def _find_remote(spec: str) -> tuple[str, Iterable[_Found]]:
             root = spec
         except FileNotFoundError:
             if not _MAGIC.search(spec):
-                raise UserError(f"{_shown(spec)}: no such file or folder; check the URL") from None
+                raise UserError(f"{shown(spec)}: no such file or folder; check the URL") from None
             root, pattern = _split_glob(spec)
             path = filesystem(root)[1]
         listing = find(fs, path, spec, _depth(pattern) if pattern else None)
@@ -299,7 +295,7 @@ def _find_remote(spec: str) -> tuple[str, Iterable[_Found]]:
         raise
     except Exception as error:  # each store's client has its own exceptions; all mean that there is no listing
         raise UserError(
-            f"{_shown(spec)}: cannot be listed ({type(error).__name__}: {_shown(str(error))}); check the URL and the "
+            f"{shown(spec)}: cannot be listed ({type(error).__name__}: {shown(str(error))}); check the URL and the "
             "credentials"
         ) from error
     prefix = path.rstrip("/") + "/"
@@ -311,9 +307,7 @@ def _find_remote(spec: str) -> tuple[str, Iterable[_Found]]:
 def _remote_found(path: str, info: dict[str, Any], spec: str) -> _Found:
     size = info.get("size")
     if size is None:
-        raise UserError(
-            f"{_shown(spec)}: {path} has no known size on this server; copy it to a file or an object store"
-        )
+        raise UserError(f"{shown(spec)}: {path} has no known size on this server; copy it to a file or an object store")
     return _Found(path, int(size), object_version(info))
 
 
@@ -337,5 +331,5 @@ def _matching(found: Iterable[_Found], pattern: str, spec: str) -> Iterator[_Fou
     try:
         expression = re.compile(glob_translate(pattern))
     except (ValueError, re.error) as error:
-        raise UserError(f"{_shown(spec)}: not a pattern ({error}); '**' must stand alone between slashes") from None
+        raise UserError(f"{shown(spec)}: not a pattern ({error}); '**' must stand alone between slashes") from None
     return (item for item in found if expression.match(item.path))

@@ -7,13 +7,12 @@ import bisect
 from collections.abc import Callable, Iterator, Mapping, Set
 from itertools import accumulate
 
-from pipelines.reading.inputs import printable
+from pipelines.reading.inputs import shown
 from pipelines.storage import Folder
 from schemas.errors import FormatVersionError, UserError
 from schemas.manifest import Manifest, unseal
 from schemas.names import DATASET, MANIFEST, SHARD_NAME
 from schemas.remote import StoreError
-from schemas.secrets import redacted
 
 
 def without_strangers(spec: str, root: str, sizes: Mapping[str, int], is_wanted: Callable[[str], bool]) -> Set[str]:
@@ -56,7 +55,7 @@ def without_strangers(spec: str, root: str, sizes: Mapping[str, int], is_wanted:
             if size != shard.size and is_wanted(path):
                 state = "missing" if size is None else f"{size:,} bytes instead of {shard.size:,}"
                 raise UserError(
-                    f"{_shown(folder.locate(shard.name))}: {state}; run the command that makes this dataset again, "
+                    f"{shown(folder.locate(shard.name))}: {state}; run the command that makes this dataset again, "
                     "then this one"
                 )
         datasets.append(place)
@@ -86,15 +85,11 @@ def _is_ours(folder: Folder) -> bool:
     return True
 
 
-def _manifest(shown: str, folder: Folder) -> Manifest:
+def _manifest(place: str, folder: Folder) -> Manifest:
     try:
-        return Manifest.from_bytes(folder.read(MANIFEST), _shown(folder.locate(MANIFEST)))
+        return Manifest.from_bytes(folder.read(MANIFEST), shown(folder.locate(MANIFEST)))
     except FileNotFoundError:
         raise UserError(
-            f"{_shown(shown)}: a dataset that is not finished (no {MANIFEST}); run the command that makes it again, "
+            f"{shown(place)}: a dataset that is not finished (no {MANIFEST}); run the command that makes it again, "
             "then this one"
         ) from None
-
-
-def _shown(text: str) -> str:
-    return printable(redacted(text))

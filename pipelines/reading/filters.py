@@ -161,7 +161,9 @@ def _entry(name: str) -> EntryPoint:
 def _identified(entry: EntryPoint) -> Named:
     try:
         spec = importlib.util.find_spec(entry.module)
-    except Exception as error:  # noqa: BLE001 - importing the packages around it runs their code
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - importing the packages around it runs their code
         raise _not_importable(entry, error) from None
     if spec is None:
         raise _not_importable(entry, ModuleNotFoundError(f"no module {entry.module}"))

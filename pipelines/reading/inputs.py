@@ -148,9 +148,7 @@ def refuse_nul(location: str) -> None:
         UserError: there is one.
     """
     if "\0" in location:
-        raise UserError(
-            f"{visible(printable(redacted(location)))}: has a NUL byte, as no path has; check the corpus path"
-        )
+        raise UserError(f"{visible(shown(location))}: has a NUL byte, as no path has; check the corpus path")
 
 
 def without_query(root: str, path: str) -> str:
@@ -166,6 +164,11 @@ def compression_of(path: str) -> Compression:
 def object_version(info: dict[str, Any]) -> str:
     """What tells a changed object of a store: its etag, else a time; '' where the store gives neither."""
     return next((str(info[key]) for key in _VERSIONS if info.get(key) is not None), "")
+
+
+def shown(text: str) -> str:
+    """A place or an error's text for a message: valid UTF-8, no credentials."""
+    return printable(redacted(text))
 
 
 def printable(text: str) -> str:
@@ -266,7 +269,7 @@ def _one_line(error: Exception) -> str:
         return "no such file"  # the text of stores names the root, which no dataset should depend on
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = printable(redacted(" ".join(str(error).split())))
+    text = shown(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:300]}"
 
 

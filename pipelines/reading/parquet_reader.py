@@ -225,14 +225,12 @@ def _text_values(batch: Any, name: str) -> list[Told]:
     if pa.types.is_timestamp(kind):
         # without its zone, the values are UTC; with it, Arrow would need a zone database on every worker
         column = column.cast(pa.timestamp(kind.unit))
-    is_time = False
     if pa.types.is_duration(kind):
         column = column.cast(pa.int64())
-    elif is_time := pa.types.is_temporal(kind):
-        column = column.cast(pa.string())
-    refused = RefusalError("wrong-type", f"column {name!r} has a time out of range; leave it out")
-    if is_time:
-        return [refused if text is not None and text.startswith(_OUT_OF_RANGE) else text for text in column.to_pylist()]
+    elif pa.types.is_temporal(kind):
+        refused = RefusalError("wrong-type", f"column {name!r} has a time out of range; leave it out")
+        texts = column.cast(pa.string()).to_pylist()
+        return [refused if text is not None and text.startswith(_OUT_OF_RANGE) else text for text in texts]
     plain = _plain if _holds_times(column.type) else _as_python
     return [_text_value(scalar, name, plain) for scalar in column]
 

@@ -260,7 +260,7 @@ def _has_more_values(line: bytes, most: int) -> bool:
 
 
 def _parse_exactly(line: bytes) -> Any:
-    """By the standard library: 700 MB/s, takes NaN and infinities, and numbers keep their digits."""
+    """By the standard library, which takes NaN and infinities; numbers keep their digits."""
     try:
         return json.loads(line.decode(), parse_int=exact_int, parse_float=Number)
     except UnicodeDecodeError as error:

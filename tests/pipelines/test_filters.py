@@ -234,6 +234,14 @@ def test_names_that_cannot_be_found_or_loaded_are_one_line(tmp_path: Path, insta
             make(corpus, tmp_path / name, filters=FilterOptions(filter=(name,)).resolve())
 
 
+def test_a_package_that_leaves_when_it_is_imported_is_one_line(tmp_path: Path, install: Install) -> None:
+    install(extra="leaver = leaving_package.inner:keep\n")
+    (tmp_path / "package/leaving_package").mkdir()
+    (tmp_path / "package/leaving_package/__init__.py").write_text("raise SystemExit(3)")
+    with pytest.raises(UserError, match=r"--filter leaver: \S+ cannot be imported \(SystemExit: 3\)"):
+        FilterOptions(filter=("leaver",)).resolve()
+
+
 def test_options_that_cannot_be_are_refused() -> None:
     with pytest.raises(UserError, match="--keep-min-bytes"):
         FilterOptions(keep_min_bytes=-1)

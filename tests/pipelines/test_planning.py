@@ -217,7 +217,7 @@ def test_the_advised_size_keeps_the_tail_and_twice_it_does_not() -> None:
     for each, good in ((size, True), (2 * size, False)):
         units = math.ceil(10**11 / each)
         seconds = (10**11 / 1e6 / rates.mb_per_second) / units + advice.UNIT_SECONDS
-        assert (simulate(units, seconds, 200, troubles).tail < advice.TAIL) is good
+        assert (simulate([seconds] * units, 200, troubles).tail < advice.TAIL) is good
     assert advise(10**7, rates, 5000, troubles) is None
 
 

@@ -13,7 +13,7 @@ ALIKE = Troubles(spread=0, slow_share=0, failures_per_hour=0)
 
 @pytest.mark.parametrize(("units", "workers"), [(1, 1), (1, 5), (10, 3), (12, 3), (1000, 7), (7, 1000)])
 def test_equal_units_take_whole_rounds(units: int, workers: int) -> None:
-    seen = simulate(units, 2.5, workers, ALIKE)
+    seen = simulate([2.5] * units, workers, ALIKE)
     assert seen.makespan == pytest.approx(math.ceil(units / workers) * 2.5)
     assert seen.ideal == pytest.approx(units * 2.5 / workers)
     assert seen.utilisation == pytest.approx(seen.ideal / seen.makespan)
@@ -21,7 +21,7 @@ def test_equal_units_take_whole_rounds(units: int, workers: int) -> None:
 
 
 def test_full_rounds_have_no_tail() -> None:
-    assert simulate(12, 1, 3, ALIKE).tail == 0
+    assert simulate([1] * 12, 3, ALIKE).tail == 0
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_failures_cost_what_the_closed_form_says() -> None:
     """One worker, units of t s, failures at rate r, d s to restart: (e^(rt) - 1) (1 / r + d) s a unit are expected."""
     troubles = Troubles(spread=0, slow_share=0, failures_per_hour=36, restart_seconds=20)
     rate, units = 36 / 3600, 20_000
-    seen = simulate(units, 50, 1, troubles)
+    seen = simulate([50] * units, 1, troubles)
     expected = math.expm1(rate * 50) * (1 / rate + 20)
     assert seen.makespan / units == pytest.approx(expected, rel=0.03)
     assert seen.failures / units == pytest.approx(math.expm1(rate * 50), rel=0.05)
@@ -90,7 +90,7 @@ def test_failures_cost_what_the_closed_form_says() -> None:
 def test_every_unit_is_done_once_however_often_it_failed() -> None:
     """Useful time is exactly the units' own: what was lost and copied is counted apart."""
     troubles = Troubles(spread=0.5, slow_share=0, failures_per_hour=60, restart_seconds=5, copies=True)
-    seen = simulate(500, 10, 20, troubles)
+    seen = simulate([10] * 500, 20, troubles)
     assert seen.failures > 50
     assert seen.copies > 0
     assert seen.utilisation * 20 * seen.makespan == pytest.approx(seen.ideal * 20)
@@ -98,7 +98,7 @@ def test_every_unit_is_done_once_however_often_it_failed() -> None:
 
 def test_the_same_seed_gives_the_same_and_another_another() -> None:
     def run(seed: int) -> Simulated:
-        return simulate(2000, 30, 50, Troubles(failures_per_hour=1, copies=True, simulation_seed=seed))
+        return simulate([30] * 2000, 50, Troubles(failures_per_hour=1, copies=True, simulation_seed=seed))
 
     assert run(1) == run(1)
     assert run(1) != run(2)
@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_and_another_another() -> None:
 
 def test_copies_shorten_the_tail_of_stragglers() -> None:
     troubles = {"slow_share": 0.05, "slow_factor": 8.0, "failures_per_hour": 0.0}
-    plain, copied = (simulate(2000, 10, 100, Troubles(**troubles, copies=copies)) for copies in (False, True))
+    plain, copied = (simulate([10] * 2000, 100, Troubles(**troubles, copies=copies)) for copies in (False, True))
     assert copied.makespan < plain.makespan
     assert copied.copy_seconds > 0
 
@@ -131,11 +131,11 @@ def test_impossible_troubles_are_refused(wrong: dict[str, float]) -> None:
 def test_a_unit_that_hardly_ever_ends_is_refused_and_others_are_not() -> None:
     """By e^(rt), the runs that a unit of t seconds takes at r failures a second, on the slowest worker."""
     often = {"spread": 0.0, "failures_per_hour": 36.0}
-    simulate(3, 490, 2, Troubles(**often, slow_share=0))
-    simulate(3, 490, 2, Troubles(**often, slow_share=0.1))  # of two workers none
+    simulate([490] * 3, 2, Troubles(**often, slow_share=0))
+    simulate([490] * 3, 2, Troubles(**often, slow_share=0.1))  # of two workers none
     with pytest.raises(UserError, match=r"^--failures-per-hour 36: a unit of 0\.142 h, .* smaller --unit-bytes$"):
-        simulate(3, 510, 2, Troubles(**often, slow_share=0))
+        simulate([510] * 3, 2, Troubles(**often, slow_share=0))
     with pytest.raises(UserError, match=r"--failures-per-hour 36: a unit of 0\.408 h"):
-        simulate(3, 490, 2, Troubles(**often, slow_share=0.5, slow_factor=3))
+        simulate([490] * 3, 2, Troubles(**often, slow_share=0.5, slow_factor=3))
     with pytest.raises(UserError, match="--failures-per-hour 36"):
         simulate_each([1, 510], 2, Troubles(**often, slow_share=0))
